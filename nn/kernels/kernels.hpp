@@ -1,0 +1,128 @@
+// The arithmetic of the training step, once per instruction set, chosen when the program starts.
+//
+// Every kernel is single-threaded work on views; the layers cut work into such calls. What makes a
+// result the same bits on every processor, and for any cut of the rows:
+//   - kernels vectorise over outputs; a sum over the inner dimension runs in sequence, in blocks of
+//     kDepthBlock, each step one fused multiply-add, and the blocks' sums are added in order;
+//   - where a sum must run along a row, it runs over kLanes lanes on every processor, and the lanes
+//     are added pairwise at the end;
+//   - exp, log and tanh are Highway's polynomials, built of the same IEEE operations everywhere.
+// T is float for training and double for checks of gradients. Pointers of rows are aligned to
+// kAlignment and rows padded to whole groups of kLanes, unless said otherwise.
+// Thread-safe (no state); local; no errors: sizes are the caller's promise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nn/activation.hpp"
+#include "nn/buffer.hpp"
+
+namespace lockstep::nn {
+
+inline constexpr std::size_t kDepthBlock = 512;
+
+// A leaf tree is at most this deep: up to 4,096 leaves.
+inline constexpr std::size_t kMaxTreeLevels = 12;
+
+// c = activation(a · b + bias), with b stored as depth × cols, or transposed as cols × depth.
+template <class T>
+struct Product {
+  MatrixView<const T> a;     // rows × depth
+  const T* b = nullptr;      // any alignment
+  std::size_t b_stride = 0;  // elements from one stored row of b to the next
+  bool b_transposed = false;
+  MatrixView<T> c;                           // rows × cols
+  const T* bias = nullptr;                   // cols, any alignment; null: none
+  Activation activation = Activation::none;  // all but softmax
+  T slope = 0;                               // of leaky_relu
+};
+
+// The gradient of a dense layer's weights or bias over one subtree of leaves:
+// d_weights[i, j] = sum over rows m of d_y[m, i] x[m, j], leaf by leaf, leaves in the binary tree.
+// Leaf l of the subtree holds rows [leaf_rows[l], leaf_rows[l + 1]); empty leaves are no part of
+// it.
+template <class T>
+struct WeightGradient {
+  MatrixView<const T> d_y;                 // rows × outputs
+  MatrixView<const T> x;                   // rows × inputs
+  std::span<const std::size_t> leaf_rows;  // 2^k + 1 bounds
+  T* d_weights = nullptr;                  // outputs × inputs, no padding; written (=)
+};
+
+enum class UpdateRule { sgd, momentum, adagrad, rmsprop, adam };
+
+// One update of `count` consecutive parameters. The formulas stand in nn/optimizer.hpp.
+template <class T>
+struct Update {
+  UpdateRule rule = UpdateRule::sgd;
+  bool epsilon_inside_root = false;
+  std::size_t count = 0;
+  T* parameters = nullptr;
+  const T* gradient = nullptr;  // summed over the batch
+  T* moment1 = nullptr;         // null where the rule has none
+  T* moment2 = nullptr;
+  T samples = 1;  // the gradient is divided by it, here and nowhere else
+  T l1 = 0;       // gradient += l1 sign(w) + l2 w
+  T l2 = 0;
+  T step_size = 0;  // learning rate; Adam: learning rate / (1 - beta1^t)
+  T keep1 = 0;      // share of the old first moment kept
+  T take1 = 0;      // share of the gradient taken into it
+  T keep2 = 0;      // the same for the second moment and the squared gradient
+  T take2 = 0;
+  T correction2 = 1;  // Adam: 1 / (1 - beta2^t), on the second moment
+  T epsilon = 0;
+};
+
+template <class T>
+struct Kernels {
+  std::string_view instruction_set;  // "AVX2", "AVX3" (AVX-512), "NEON"
+  std::size_t panel_width;           // columns that one product_panel or gradient_panel works on
+
+  // Rows [row_begin, row_end) of the columns [panel, panel + 1) * panel_width of the product.
+  void (*product_panel)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
+                        std::size_t panel);
+  // Outputs [begin, end) of the input columns [panel, panel + 1) * panel_width.
+  void (*gradient_panel)(const WeightGradient<T>&, std::size_t begin, std::size_t end,
+                         std::size_t panel);
+  // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.
+  void (*bias_gradient)(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias);
+
+  // z = activation(z), row by row.
+  void (*activate)(Activation, T slope, MatrixView<T> z);
+  // d_y *= activation'(y), row by row; softmax: d_y = y (d_y - sum y d_y).
+  void (*activation_backward)(Activation, T slope, MatrixView<const T> y, MatrixView<T> d_y);
+
+  // Cross-entropy of softmax(z) against a class. loss[m] = -log softmax(z[m])[label[m]];
+  // d_z[m] = softmax(z[m]) - one_hot(label[m]) unless d_z is empty.
+  void (*cross_entropy)(MatrixView<const T> z, const std::int32_t* labels, T* loss,
+                        MatrixView<T> d_z);
+  // loss[m] = sum_j (y[m,j] - t[m,j])^2 / cols; d_y = 2 (y - t) / cols unless d_y is empty.
+  void (*mean_squared_error)(MatrixView<const T> y, MatrixView<const T> t, T* loss,
+                             MatrixView<T> d_y);
+
+  // Applies an update; returns the sum of squares of the gradient / samples, penalties left out,
+  // added up over kLanes lanes in T.
+  double (*update)(const Update<T>&);
+
+  // Natural logarithm of one positive number, the same bits everywhere (libm's are not).
+  T (*log)(T);
+};
+
+// The kernels for this processor's best instruction set that is allowed (see below). Throws
+// std::runtime_error on a processor without fused multiply-add.
+template <class T>
+const Kernels<T>& kernels();
+
+// The instruction sets built in that this processor has, best first.
+std::vector<std::string> available_instruction_sets();
+
+// Holds the choice at `name` from now on ("AVX2"), for tests of the contract. Not thread-safe: call
+// before any other use. Throws std::invalid_argument, naming what there is.
+void hold_instruction_set(std::string_view name);
+
+}  // namespace lockstep::nn

@@ -1,0 +1,76 @@
+// Vectors, and sums along a row over kLanes lanes. Included once per instruction set.
+#if defined(LOCKSTEP_NN_LANES_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef LOCKSTEP_NN_LANES_INL
+#undef LOCKSTEP_NN_LANES_INL
+#else
+#define LOCKSTEP_NN_LANES_INL
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+
+#include "nn/kernels/kernels.hpp"
+
+// Loops over registers must vanish, or the registers would have addresses.
+#if HWY_COMPILER_CLANG
+#define LOCKSTEP_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LOCKSTEP_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::nn {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most kLanes elements of a register: wider ones, should they come, would change the sums.
+template <class T>
+using Tag = hn::CappedTag<T, kLanes>;
+template <class T>
+using Vector = hn::Vec<Tag<T>>;
+
+template <class T>
+inline constexpr std::size_t kRegister = hn::MaxLanes(Tag<T>());  // elements of a register
+template <class T>
+inline constexpr std::size_t kRegisters = kLanes / kRegister<T>;  // registers of a group of lanes
+
+// kLanes partial sums, held in as many registers as they need.
+template <class T>
+struct LaneSums {
+  Vector<T> part[kRegisters<T>];
+
+  HWY_INLINE LaneSums() { LOCKSTEP_UNROLL for (auto& p : part) p = hn::Zero(Tag<T>()); }
+
+  // The lanes, added pairwise: (0+8)+(4+12) and so on, as halves folded onto each other.
+  HWY_INLINE T total() const {
+    const Tag<T> d;
+    HWY_ALIGN T lane[kLanes];
+    for (std::size_t r = 0; r < kRegisters<T>; ++r) hn::Store(part[r], d, lane + r * kRegister<T>);
+    for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
+      for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+  }
+};
+
+// The lanes of register `r` of the group that starts at column `col` which lie within `cols`.
+template <class T>
+HWY_INLINE hn::Mask<Tag<T>> valid_lanes(std::size_t col, std::size_t r, std::size_t cols) {
+  const std::size_t first = col + r * kRegister<T>;
+  return hn::FirstN(Tag<T>(), first < cols ? cols - first : 0);
+}
+
+template <class T>
+HWY_INLINE T largest(const T* row, std::size_t cols) {
+  const T* end = row + cols;
+  T most = *row;
+  for (const T* p = row + 1; p < end; ++p) most = std::max(most, *p);
+  return most;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lockstep::nn
+HWY_AFTER_NAMESPACE();
+
+#endif
