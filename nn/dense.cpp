@@ -1,0 +1,90 @@
+#include "nn/dense.hpp"
+
+#include "nn/product.hpp"
+
+namespace lockstep::nn {
+
+template <class T>
+Dense<T>::Dense(const std::string& name, std::size_t inputs, const DenseOptions& options,
+                ParameterLayout& layout)
+    : Layer<T>(inputs, options.outputs),
+      options_(options),
+      weight_tensor_(layout.add(name + ".weight", {options.outputs, inputs}, false)),
+      weight_offset_(layout.tensors()[weight_tensor_].offset) {
+  if (options.bias) {
+    bias_offset_ = layout.tensors()[layout.add(name + ".bias", {options.outputs}, true)].offset;
+  }
+}
+
+template <class T>
+std::string Dense<T>::describe() const {
+  std::string text =
+      "dense " + std::to_string(this->inputs()) + " -> " + std::to_string(this->outputs());
+  if (!options_.bias) text += ", no bias";
+  if (options_.activation != Activation::none) {
+    text += ", " + std::string(name_of(options_.activation));
+  }
+  return text;
+}
+
+template <class T>
+void Dense<T>::initialize(std::uint64_t seed, std::span<T> parameters) const {
+  nn::initialize<T>({options_.initializer, options_.scale, this->inputs(), this->outputs()}, seed,
+                    weight_tensor_,
+                    parameters.subspan(weight_offset_, this->inputs() * this->outputs()));
+  if (options_.bias) {
+    std::ranges::fill(parameters.subspan(bias_offset_, this->outputs()), T{0});
+  }
+}
+
+template <class T>
+void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<const T> x,
+                       MatrixView<T> y) const {
+  Product<T> product;
+  product.a = x;
+  product.b = parameters.data() + weight_offset_;
+  product.b_stride = this->inputs();
+  product.b_transposed = true;
+  product.c = y;
+  product.bias = options_.bias ? parameters.data() + bias_offset_ : nullptr;
+  // Softmax needs the whole row, which no single panel of the product has.
+  const bool whole_row = options_.activation == Activation::softmax;
+  product.activation = whole_row ? Activation::none : options_.activation;
+  product.slope = static_cast<T>(options_.slope);
+  multiply(product);
+  if (whole_row) kernels<T>().activate(options_.activation, product.slope, y);
+}
+
+template <class T>
+void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<const T> x,
+                        MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
+                        std::span<const SubtreeGradient<T>> subtrees) const {
+  const Kernels<T>& kernel = kernels<T>();
+  if (options_.activation != Activation::none) {
+    const double operations_per_row = 2.0 * static_cast<double>(y.cols);
+    for_each_row_block(y.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {
+      kernel.activation_backward(options_.activation, static_cast<T>(options_.slope),
+                                 {y.row(begin), end - begin, y.cols, y.stride},
+                                 {d_y.row(begin), end - begin, d_y.cols, d_y.stride});
+    });
+  }
+  if (!d_x.empty()) {
+    Product<T> product;
+    product.a = d_y;
+    product.b = parameters.data() + weight_offset_;
+    product.b_stride = this->inputs();
+    product.c = d_x;
+    multiply(product);
+  }
+  for (const SubtreeGradient<T>& subtree : subtrees) {
+    weight_gradient<T>({d_y, x, subtree.leaf_rows, subtree.gradient.data() + weight_offset_});
+    if (options_.bias) {
+      kernel.bias_gradient(d_y, subtree.leaf_rows, subtree.gradient.data() + bias_offset_);
+    }
+  }
+}
+
+template class Dense<float>;
+template class Dense<double>;
+
+}  // namespace lockstep::nn

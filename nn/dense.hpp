@@ -1,0 +1,48 @@
+// A dense (fully connected) layer: y = activation(x Wᵀ + b).
+//
+// W: outputs × inputs, b: outputs, in the flat parameter buffer. Backward, with z the sum before
+// the activation and m the samples: d_z = d_y activation'(y), d_x = d_z W, dW = sum_m d_zᵀ x, db =
+// sum_m d_z. See nn/layer.hpp for ownership and threads.
+#pragma once
+
+#include <string>
+
+#include "nn/activation.hpp"
+#include "nn/initializer.hpp"
+#include "nn/layer.hpp"
+#include "nn/parameters.hpp"
+
+namespace lockstep::nn {
+
+struct DenseOptions {
+  std::size_t outputs = 0;
+  bool bias = true;
+  Activation activation = Activation::none;
+  double slope = 0.01;  // of leaky_relu, at least 0
+  Initializer initializer = Initializer::he;
+  double scale = 0.05;  // of the initializer, where it has one; biases start at zero
+};
+
+template <class T>
+class Dense final : public Layer<T> {
+ public:
+  // Adds "<name>.weight" and "<name>.bias" to the layout.
+  Dense(const std::string& name, std::size_t inputs, const DenseOptions& options,
+        ParameterLayout& layout);
+
+  std::string describe() const override;
+  void initialize(std::uint64_t seed, std::span<T> parameters) const override;
+  void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
+               MatrixView<T> y) const override;
+  void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
+                MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
+                std::span<const SubtreeGradient<T>> subtrees) const override;
+
+ private:
+  DenseOptions options_;
+  std::size_t weight_tensor_;
+  std::size_t weight_offset_;
+  std::size_t bias_offset_ = 0;
+};
+
+}  // namespace lockstep::nn

@@ -1,0 +1,63 @@
+// A layer: an immutable description of one step of a network, with its forward and backward pass.
+//
+// A layer owns no weights, no threads and no buffers; parameters, inputs, outputs and gradients
+// come as views. Matrices have a row per sample. All calls are const, safe from any thread for
+// distinct outputs, and local. They run on the threads of the caller's task arena.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "nn/buffer.hpp"
+
+namespace lockstep::nn {
+
+// What the random numbers of a pass depend on, beside the layer and the unit.
+struct Pass {
+  bool training = false;         // else evaluation: dropout passes everything on
+  std::uint64_t seed = 0;        // of the run
+  std::uint64_t step = 0;        // of the update
+  std::size_t first_sample = 0;  // place in the batch of row 0
+};
+
+// The gradient over one subtree of leaves that this rank sums by itself. Leaf l of the subtree
+// holds rows [leaf_rows[l], leaf_rows[l + 1]) of the pass; there are 2^k + 1 bounds.
+template <class T>
+struct SubtreeGradient {
+  std::span<const std::size_t> leaf_rows;
+  std::span<T> gradient;  // flat buffer in the parameters' layout; a sum over samples, not a mean
+};
+
+template <class T>
+class Layer {
+ public:
+  Layer(std::size_t inputs, std::size_t outputs) : inputs_(inputs), outputs_(outputs) {}
+  virtual ~Layer() = default;
+
+  std::size_t inputs() const { return inputs_; }    // per sample
+  std::size_t outputs() const { return outputs_; }  // per sample
+
+  // One line for people: "dense 784 -> 512, relu".
+  virtual std::string describe() const = 0;
+
+  // Sets this layer's parameters in the flat buffer to their initial values.
+  virtual void initialize(std::uint64_t /*seed*/, std::span<T> /*parameters*/) const {}
+
+  // y = f(x). x: rows × inputs, y: rows × outputs.
+  virtual void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
+                       MatrixView<T> y) const = 0;
+
+  // From d_y = dLoss/dy: d_x = dLoss/dx unless d_x is empty, and each subtree's slice of the
+  // gradient = the sum over its leaves. x and y are those of forward; d_y is overwritten.
+  virtual void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
+                        MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
+                        std::span<const SubtreeGradient<T>> subtrees) const = 0;
+
+ private:
+  std::size_t inputs_;
+  std::size_t outputs_;
+};
+
+}  // namespace lockstep::nn

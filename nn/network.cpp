@@ -1,0 +1,117 @@
+#include "nn/network.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "nn/activation_layer.hpp"
+#include "nn/dropout.hpp"
+#include "nn/kernels/kernels.hpp"
+
+namespace lockstep::nn {
+namespace {
+
+using Kind = LayerDescription::Kind;
+
+// The layers without a softmax that the loss takes over.
+std::vector<LayerDescription> without_final_softmax(std::span<const LayerDescription> layers,
+                                                    Loss loss) {
+  std::vector<LayerDescription> rest(layers.begin(), layers.end());
+  if (loss != Loss::cross_entropy || rest.empty()) return rest;
+  LayerDescription& last = rest.back();
+  if (last.kind == Kind::dense && last.dense.activation == Activation::softmax) {
+    last.dense.activation = Activation::none;
+  } else if (last.kind == Kind::activation && last.activation == Activation::softmax) {
+    rest.pop_back();
+  }
+  return rest;
+}
+
+}  // namespace
+
+template <class T>
+Network<T>::Network(std::size_t inputs, std::span<const LayerDescription> layers, Loss loss)
+    : inputs_(inputs), outputs_(inputs), loss_(loss) {
+  for (const LayerDescription& layer : without_final_softmax(layers, loss)) {
+    const std::size_t index = layers_.size();
+    switch (layer.kind) {
+      case Kind::dense:
+        layers_.push_back(
+            std::make_unique<Dense<T>>(std::to_string(index), outputs_, layer.dense, layout_));
+        break;
+      case Kind::activation:
+        layers_.push_back(
+            std::make_unique<ActivationLayer<T>>(outputs_, layer.activation, layer.slope));
+        break;
+      case Kind::dropout:
+        layers_.push_back(
+            std::make_unique<Dropout<T>>(outputs_, static_cast<std::uint32_t>(index), layer.rate));
+        break;
+    }
+    outputs_ = layers_.back()->outputs();
+  }
+  if (layout_.count() == 0) {
+    throw std::invalid_argument("the network has no parameters: it needs a dense layer");
+  }
+}
+
+template <class T>
+void Network<T>::initialize(std::uint64_t seed, std::span<T> parameters) const {
+  for (const auto& layer : layers_) layer->initialize(seed, parameters);
+}
+
+template <class T>
+MatrixView<const T> Network<T>::forward(const Pass& pass, std::span<const T> parameters,
+                                        std::size_t rows, Workspace<T>& workspace) const {
+  MatrixView<const T> x = workspace.input().top(rows);
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const MatrixView<T> y = workspace.output(i).top(rows);
+    layers_[i]->forward(pass, parameters, x, y);
+    x = y;
+  }
+  return x;
+}
+
+template <class T>
+void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
+                          Workspace<T>& workspace,
+                          std::span<const SubtreeGradient<T>> subtrees) const {
+  for (std::size_t i = layers_.size(); i-- > 0;) {
+    const bool first = i == 0;
+    const MatrixView<const T> x = (first ? workspace.input() : workspace.output(i - 1)).top(rows);
+    const MatrixView<T> d_x = first ? MatrixView<T>{} : workspace.d_output(i - 1).top(rows);
+    layers_[i]->backward(pass, parameters, x, workspace.output(i).top(rows),
+                         workspace.d_output(i).top(rows), d_x, subtrees);
+  }
+}
+
+template <class T>
+void Network<T>::outputs_to_predictions(MatrixView<T> outputs) const {
+  if (loss_ == Loss::cross_entropy) kernels<T>().activate(Activation::softmax, T{0}, outputs);
+}
+
+template <class T>
+Workspace<T>::Workspace(const Network<T>& network, std::size_t rows, bool training)
+    : input_(rows, network.inputs()) {
+  std::size_t widest = 0;
+  for (const auto& layer : network.layers()) {
+    outputs_.emplace_back(rows, layer->outputs());
+    widest = std::max(widest, padded_stride(layer->outputs()));
+  }
+  if (!training) return;
+  for (auto& buffer : d_outputs_) buffer = AlignedBuffer<T>(rows * widest);
+}
+
+template <class T>
+MatrixView<T> Workspace<T>::d_output(std::size_t layer) {
+  MatrixView<T> view = outputs_[layer].view();
+  view.data = d_outputs_[layer % 2].data();
+  return view;
+}
+
+template class Network<float>;
+template class Network<double>;
+template class Workspace<float>;
+template class Workspace<double>;
+
+}  // namespace lockstep::nn

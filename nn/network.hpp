@@ -1,0 +1,90 @@
+// A network: a sequence of layers, their parameters' layout, and a loss.
+//
+// A Network is immutable and owns its layers; parameters and gradients are the caller's flat
+// buffers, activations the caller's Workspace. Parameters are named as in a PyTorch nn.Sequential
+// over the descriptions: layer i has "i.weight" and "i.bias". Safe from any thread for distinct
+// workspaces; runs on the caller's task arena; local.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "nn/dense.hpp"
+#include "nn/layer.hpp"
+#include "nn/loss.hpp"
+#include "nn/parameters.hpp"
+
+namespace lockstep::nn {
+
+struct LayerDescription {
+  enum class Kind { dense, activation, dropout };
+  Kind kind = Kind::dense;
+  DenseOptions dense;
+  Activation activation = Activation::none;  // of an activation layer
+  double slope = 0.01;                       // of a leaky_relu activation layer
+  double rate = 0;                           // of dropout
+};
+
+template <class T>
+class Workspace;
+
+template <class T>
+class Network {
+ public:
+  // A softmax right before cross_entropy is taken as part of that loss, which computes the two as
+  // one. Throws std::invalid_argument if there is nothing to train.
+  Network(std::size_t inputs, std::span<const LayerDescription> layers, Loss loss);
+
+  std::size_t inputs() const { return inputs_; }    // per sample
+  std::size_t outputs() const { return outputs_; }  // per sample
+  Loss loss() const { return loss_; }
+  const ParameterLayout& layout() const { return layout_; }
+  std::span<const std::unique_ptr<Layer<T>>> layers() const { return layers_; }
+
+  // parameters = initial values, a function of the seed alone.
+  void initialize(std::uint64_t seed, std::span<T> parameters) const;
+
+  // The outputs for the first `rows` rows of workspace.input(); a view into the workspace.
+  MatrixView<const T> forward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
+                              Workspace<T>& workspace) const;
+
+  // After forward() of the same pass, with workspace.d_outputs() holding the loss's gradient: every
+  // subtree's gradient = the sum over its leaves.
+  void backward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
+                Workspace<T>& workspace, std::span<const SubtreeGradient<T>> subtrees) const;
+
+  // What the network says of a sample: softmax of the outputs under cross_entropy, in place.
+  void outputs_to_predictions(MatrixView<T> outputs) const;
+
+ private:
+  std::size_t inputs_;
+  std::size_t outputs_;
+  Loss loss_;
+  ParameterLayout layout_;
+  std::vector<std::unique_ptr<Layer<T>>> layers_;
+};
+
+// The matrices that one pass over up to `rows` samples needs, allocated once.
+template <class T>
+class Workspace {
+ public:
+  // Without `training` there is no room for gradients, and backward() may not be called.
+  Workspace(const Network<T>& network, std::size_t rows, bool training);
+
+  MatrixView<T> input() { return input_.view(); }  // rows × inputs; the caller fills it
+  MatrixView<T> output(std::size_t layer) { return outputs_[layer].view(); }
+  MatrixView<T> d_outputs() { return d_output(outputs_.size() - 1); }  // rows × network outputs
+
+  // The gradient with respect to the output of `layer`. Neighbours share no storage; every other
+  // layer does.
+  MatrixView<T> d_output(std::size_t layer);
+
+ private:
+  Matrix<T> input_;
+  std::vector<Matrix<T>> outputs_;
+  AlignedBuffer<T> d_outputs_[2];
+};
+
+}  // namespace lockstep::nn

@@ -1,0 +1,100 @@
+// The optimizers: how parameters move, given the gradient of a batch.
+//
+// With g the mean gradient over the batch (plus penalties, see below), a the learning rate, e the
+// epsilon, t the number of the update, from 1:
+//
+//   sgd       w -= a g
+//   momentum  v = b v + g,  w -= a v          B. Polyak, 1964; the form of PyTorch and Sutskever
+//   2013
+//             averaged: v = b v + (1 - b) g   the exponentially weighted mean; no bias correction
+//   adagrad   s += g^2,  w -= a g / (sqrt(s) + e)           J. Duchi et al., JMLR 12 (2011);
+//                                                           epsilon outside the root as in PyTorch
+//   rmsprop   s = d s + (1 - d) g^2,  w -= a g / (sqrt(s) + e)   T. Tieleman, G. Hinton, Coursera
+//                                                           lecture 6.5 (2012); epsilon as PyTorch
+//   adam      m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,   D. Kingma, J. Ba, ICLR 2015,
+//             M = m / (1 - b1^t),  V = v / (1 - b2^t),           algorithm 1
+//             w -= a M / (sqrt(V) + e)
+//
+// `epsilon_inside_root` divides by sqrt(s + e) instead. Penalties add l1 sign(w) + l2 w to g, for
+// weights and, if asked, biases.
+//
+// An Optimizer owns its moments, in the parameters' layout. One caller at a time; update() runs on
+// the caller's task arena; local.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nn/buffer.hpp"
+#include "nn/kernels/kernels.hpp"
+#include "nn/parameters.hpp"
+
+namespace lockstep::nn {
+
+inline constexpr std::array<std::string_view, 5> kUpdateRuleNames = {"sgd", "momentum", "adagrad",
+                                                                     "rmsprop", "adam"};
+
+constexpr std::optional<UpdateRule> update_rule_named(std::string_view name) {
+  for (std::size_t i = 0; i < kUpdateRuleNames.size(); ++i) {
+    if (kUpdateRuleNames[i] == name) return static_cast<UpdateRule>(i);
+  }
+  return std::nullopt;
+}
+
+struct OptimizerOptions {
+  UpdateRule rule = UpdateRule::sgd;
+  double learning_rate = 0.01;
+  double momentum = 0.9;          // momentum's b
+  bool averaged = false;          // momentum
+  double beta1 = 0.9;             // adam
+  double beta2 = 0.999;           // adam
+  double decay = 0.99;            // rmsprop's d
+  std::optional<double> epsilon;  // 1e-8; adagrad 1e-10
+  bool epsilon_inside_root = false;
+  double l1 = 0;
+  double l2 = 0;
+  bool penalise_biases = false;
+};
+
+// A buffer that an optimizer keeps from one update to the next.
+template <class T>
+struct Moment {
+  std::string name;  // "velocity", "mean_square", …: its name in checkpoints
+  AlignedBuffer<T> values;
+};
+
+template <class T>
+class Optimizer {
+ public:
+  Optimizer(const ParameterLayout& layout, const OptimizerOptions& options);
+
+  // Update number `step` (from 1): parameters move by `gradient`, a sum over `samples` samples,
+  // which is divided by their number here and nowhere else. Returns the squared norm of that mean
+  // gradient, penalties left out: summed over fixed chunks, in their order.
+  double update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
+                std::span<const T> gradient);
+
+  std::span<Moment<T>> moments() { return moments_; }
+  const OptimizerOptions& options() const { return options_; }
+
+ private:
+  struct Chunk {
+    std::size_t offset;
+    std::size_t count;
+    bool penalised;
+  };
+
+  Update<T> rule_at(std::uint64_t step, std::size_t samples) const;
+
+  OptimizerOptions options_;
+  std::vector<Chunk> chunks_;
+  std::vector<double> chunk_squares_;
+  std::vector<Moment<T>> moments_;
+};
+
+}  // namespace lockstep::nn

@@ -1,0 +1,28 @@
+// Hands out the parts of one piece of work to the threads of the current task arena.
+//
+// Parts are cut by what the work is, never by the number of threads, and write to places of their
+// own, so the result is the same for any number of threads. Work that is shorter than handing it
+// out stays on the calling thread. Local.
+#pragma once
+
+#include <tbb/parallel_for.h>
+
+#include <cstddef>
+
+namespace lockstep::nn {
+
+// Handing a task to another thread costs about as much as this many floating-point operations.
+inline constexpr double kOperationsWorthATask = 400'000;
+
+// Calls part(i) for i = 0..parts-1, on several threads if the whole takes `operations`
+// floating-point operations or so and that is worth it. `part` must not throw.
+template <class Part>
+void for_each_part(std::size_t parts, double operations, const Part& part) {
+  if (parts < 2 || operations < kOperationsWorthATask) {
+    for (std::size_t i = 0; i < parts; ++i) part(i);
+  } else {
+    tbb::parallel_for(std::size_t{0}, parts, part);
+  }
+}
+
+}  // namespace lockstep::nn
