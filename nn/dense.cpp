@@ -12,7 +12,8 @@ Dense<T>::Dense(const std::string& name, std::size_t inputs, const DenseOptions&
       weight_tensor_(layout.add(name + ".weight", {options.outputs, inputs}, false)),
       weight_offset_(layout.tensors()[weight_tensor_].offset) {
   if (options.bias) {
-    bias_offset_ = layout.tensors()[layout.add(name + ".bias", {options.outputs}, true)].offset;
+    const std::size_t tensor = layout.add(name + ".bias", {options.outputs}, true);
+    bias_offset_ = layout.tensors()[tensor].offset;
   }
 }
 

@@ -49,12 +49,12 @@ constexpr std::optional<UpdateRule> update_rule_named(std::string_view name) {
 struct OptimizerOptions {
   UpdateRule rule = UpdateRule::sgd;
   double learning_rate = 0.01;
-  double momentum = 0.9;          // momentum's b
-  bool averaged = false;          // momentum
-  double beta1 = 0.9;             // adam
-  double beta2 = 0.999;           // adam
-  double decay = 0.99;            // rmsprop's d
-  std::optional<double> epsilon;  // 1e-8; adagrad 1e-10
+  double momentum = 0.9;               // momentum's b
+  bool averaged = false;               // momentum
+  double beta1 = 0.9;                  // adam
+  double beta2 = 0.999;                // adam
+  double decay = 0.99;                 // rmsprop's d
+  std::optional<double> epsilon = {};  // 1e-8; adagrad 1e-10
   bool epsilon_inside_root = false;
   double l1 = 0;
   double l2 = 0;

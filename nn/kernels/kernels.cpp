@@ -1,5 +1,6 @@
 #include "nn/kernels/kernels.hpp"
 
+#include <atomic>
 #include <stdexcept>
 
 // Without fused multiply-add there are other bits, so what lacks it is not built at all. The build
@@ -56,37 +57,52 @@ HWY_EXPORT(double_table);
 
 namespace {
 
-std::int64_t usable_targets() {
-  return hwy::SupportedTargets() & HWY_TARGETS;
+// What was chosen; null until the first use, and again after hold_instruction_set().
+template <class T>
+std::atomic<const Kernels<T>*> chosen{nullptr};
+
+template <class T, class Choose>
+const Kernels<T>& chosen_or(const Choose& choose) {
+  const Kernels<T>* kernels = chosen<T>.load(std::memory_order_acquire);
+  if (kernels == nullptr) {
+    if ((hwy::SupportedTargets() & HWY_TARGETS) == 0) {
+      throw std::runtime_error(
+          "this processor has neither AVX2 with FMA nor NEON: lockstep's arithmetic needs fused "
+          "multiply-add");
+    }
+    kernels = &choose();
+    chosen<T>.store(kernels, std::memory_order_release);
+  }
+  return *kernels;
 }
 
-void require_fused_multiply_add() {
-  if (usable_targets() == 0) {
-    throw std::runtime_error(
-        "this processor has neither AVX2 with FMA nor NEON: lockstep's arithmetic needs fused "
-        "multiply-add");
-  }
+std::int64_t held_target = 0;  // 0: none
+
+// What there is, whatever is held.
+std::vector<std::int64_t> available_targets() {
+  hwy::SetSupportedTargetsForTest(0);
+  const auto targets = hwy::SupportedAndGeneratedTargets();
+  hwy::SetSupportedTargetsForTest(held_target);
+  return {targets.begin(), targets.end()};
 }
 
 }  // namespace
 
 template <>
 const Kernels<float>& kernels<float>() {
-  static const Kernels<float>& chosen =
-      (require_fused_multiply_add(), HWY_DYNAMIC_DISPATCH(float_table)());
-  return chosen;
+  return chosen_or<float>(
+      []() -> const Kernels<float>& { return HWY_DYNAMIC_DISPATCH(float_table)(); });
 }
 
 template <>
 const Kernels<double>& kernels<double>() {
-  static const Kernels<double>& chosen =
-      (require_fused_multiply_add(), HWY_DYNAMIC_DISPATCH(double_table)());
-  return chosen;
+  return chosen_or<double>(
+      []() -> const Kernels<double>& { return HWY_DYNAMIC_DISPATCH(double_table)(); });
 }
 
 std::vector<std::string> available_instruction_sets() {
   std::vector<std::string> names;
-  for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+  for (const std::int64_t target : available_targets()) {
     names.emplace_back(hwy::TargetName(target));
   }
   return names;
@@ -94,9 +110,12 @@ std::vector<std::string> available_instruction_sets() {
 
 void hold_instruction_set(std::string_view name) {
   std::string known;
-  for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+  for (const std::int64_t target : available_targets()) {
     if (name == hwy::TargetName(target)) {
+      held_target = target;
       hwy::SetSupportedTargetsForTest(target);
+      chosen<float>.store(nullptr);
+      chosen<double>.store(nullptr);
       return;
     }
     known += known.empty() ? "" : ", ";

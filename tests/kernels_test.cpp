@@ -1,0 +1,328 @@
+// The kernels against slow references, with tolerances derived from the number of roundings, and
+// against each other: every instruction set must give the same bits.
+#include "nn/kernels/kernels.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "nn/product.hpp"
+#include "random_matrix.hpp"
+
+namespace lockstep::nn {
+namespace {
+
+using test::fill_uniform;
+using test::uniform_matrix;
+
+template <class T>
+class KernelsTest : public ::testing::Test {};
+using Types = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(KernelsTest, Types);
+
+// Runs `check` with the choice held at each instruction set, and back at the best one in the end.
+template <class Check>
+void with_each_instruction_set(const Check& check) {
+  const auto names = available_instruction_sets();
+  ASSERT_FALSE(names.empty());
+  for (const std::string& name : names) {
+    hold_instruction_set(name);
+    SCOPED_TRACE(name);
+    check();
+  }
+  hold_instruction_set(names.front());
+}
+
+template <class T>
+std::vector<std::byte> bytes_of(std::span<const T> values) {
+  const auto bytes = std::as_bytes(values);
+  return {bytes.begin(), bytes.end()};
+}
+
+template <class T>
+std::vector<std::byte> bytes_of(MatrixView<const T> matrix) {
+  std::vector<std::byte> all;
+  for (std::size_t i = 0; i < matrix.rows; ++i) {
+    const auto row = bytes_of(std::span<const T>(matrix.row(i), matrix.cols));
+    all.insert(all.end(), row.begin(), row.end());
+  }
+  return all;
+}
+
+struct Shape {
+  std::size_t rows, depth, cols;
+};
+const std::vector<Shape> kShapes = {{1, 1, 1},     {3, 5, 7},      {12, 16, 32},  {13, 17, 33},
+                                    {25, 513, 10}, {50, 1030, 49}, {200, 40, 70}, {5, 2, 100}};
+
+TYPED_TEST(KernelsTest, ProductAgreesWithReferenceAndBetweenInstructionSets) {
+  using T = TypeParam;
+  for (const bool transposed : {false, true}) {
+    for (const Shape& s : kShapes) {
+      SCOPED_TRACE(testing::Message()
+                   << s.rows << "x" << s.depth << "x" << s.cols << " " << transposed);
+      const auto a = uniform_matrix<T>(s.rows, s.depth, 1);
+      AlignedBuffer<T> b(s.depth * s.cols);
+      AlignedBuffer<T> bias(s.cols);
+      fill_uniform(b.span(), 2);
+      fill_uniform(bias.span(), 3);
+      const std::size_t b_stride = transposed ? s.depth : s.cols;
+      const auto b_at = [&](std::size_t p, std::size_t j) {
+        return static_cast<double>(transposed ? b.data()[j * b_stride + p]
+                                              : b.data()[p * b_stride + j]);
+      };
+      std::vector<std::byte> first;
+      with_each_instruction_set([&] {
+        Matrix<T> c(s.rows, s.cols);
+        multiply<T>({a.view(), b.data(), b_stride, transposed, c.view(), bias.data(),
+                     Activation::none, T{0}});
+        for (std::size_t i = 0; i < s.rows; ++i) {
+          for (std::size_t j = 0; j < s.cols; ++j) {
+            long double sum = bias.data()[j];
+            double magnitude = std::abs(static_cast<double>(bias.data()[j]));
+            for (std::size_t p = 0; p < s.depth; ++p) {
+              const double term = static_cast<double>(a.view().row(i)[p]) * b_at(p, j);
+              sum += static_cast<long double>(term);
+              magnitude += std::abs(term);
+            }
+            // Each of depth + 2 additions rounds by half a unit of at most the magnitude.
+            const double tolerance = static_cast<double>(s.depth + 2) *
+                                     static_cast<double>(std::numeric_limits<T>::epsilon()) *
+                                     magnitude;
+            ASSERT_NEAR(static_cast<double>(c.view().row(i)[j]), static_cast<double>(sum),
+                        tolerance);
+          }
+        }
+        const auto bytes = bytes_of(std::as_const(c).view());
+        if (first.empty()) first = bytes;
+        EXPECT_EQ(bytes, first) << "bits differ between instruction sets";
+      });
+    }
+  }
+}
+
+TYPED_TEST(KernelsTest, ProductIsTheSameForAnyCutOfTheRows) {
+  using T = TypeParam;
+  const auto a = uniform_matrix<T>(67, 600, 4);
+  AlignedBuffer<T> b(600 * 45);
+  fill_uniform(b.span(), 5);
+  const auto product = [&](std::size_t begin, std::size_t end, Matrix<T>& c) {
+    Product<T> p;
+    p.a = {a.view().row(begin), end - begin, 600, a.view().stride};
+    p.b = b.data();
+    p.b_stride = 600;
+    p.b_transposed = true;
+    p.c = {c.view().row(begin), end - begin, 45, c.view().stride};
+    multiply(p);
+  };
+  Matrix<T> whole(67, 45);
+  product(0, 67, whole);
+  for (const std::size_t step : {1u, 2u, 5u, 12u, 30u}) {
+    Matrix<T> cut(67, 45);
+    for (std::size_t i = 0; i < 67; i += step) product(i, std::min<std::size_t>(67, i + step), cut);
+    EXPECT_EQ(bytes_of(std::as_const(cut).view()), bytes_of(std::as_const(whole).view())) << step;
+  }
+}
+
+// The tree by its definition: the sum over leaves [first, first + size), null where all are empty.
+template <class T>
+std::vector<T> tree_sum(MatrixView<const T> d_y, MatrixView<const T> x,
+                        std::span<const std::size_t> rows, std::size_t first, std::size_t size) {
+  if (rows[first] == rows[first + size]) return {};
+  if (size == 1) {
+    std::vector<T> sum(d_y.cols * x.cols, T{0});
+    for (std::size_t block = rows[first]; block < rows[first + 1]; block += kDepthBlock) {
+      const std::size_t end = std::min(block + kDepthBlock, rows[first + 1]);
+      for (std::size_t i = 0; i < d_y.cols; ++i) {
+        for (std::size_t j = 0; j < x.cols; ++j) {
+          T part = 0;
+          for (std::size_t m = block; m < end; ++m) {
+            part = std::fma(d_y.row(m)[i], x.row(m)[j], part);
+          }
+          T& total = sum[i * x.cols + j];
+          total = block == rows[first] ? part : total + part;
+        }
+      }
+    }
+    return sum;
+  }
+  auto left = tree_sum<T>(d_y, x, rows, first, size / 2);
+  auto right = tree_sum<T>(d_y, x, rows, first + size / 2, size / 2);
+  if (left.empty()) return right;
+  for (std::size_t i = 0; i < right.size(); ++i) left[i] += right[i];
+  return left;
+}
+
+TYPED_TEST(KernelsTest, WeightGradientIsTheLeafTreeBitByBit) {
+  using T = TypeParam;
+  const std::vector<std::vector<std::size_t>> all_rows = {
+      {0, 9},                       // one leaf
+      {0, 3, 3, 10, 12},            // an empty leaf inside
+      {0, 0, 0, 0, 0, 0, 0, 0, 1},  // stochastic descent: all but the last empty
+      {2, 14, 27, 39, 52, 64, 77, 89, 100},
+      {0, 1100, 2200},  // leaves longer than a block
+      {5, 5, 5}};       // nothing at all
+  for (const auto& rows : all_rows) {
+    const std::size_t samples = std::max<std::size_t>(1, rows.back());
+    const auto d_y = uniform_matrix<T>(samples, 29, 6);
+    const auto x = uniform_matrix<T>(samples, 43, 7);
+    auto expected = tree_sum<T>(d_y.view(), x.view(), rows, 0, rows.size() - 1);
+    if (expected.empty()) expected.assign(29 * 43, T{0});
+    const auto ones = [&] {
+      Matrix<T> column(samples, 1);
+      for (std::size_t m = 0; m < samples; ++m) *column.view().row(m) = 1;
+      return column;
+    }();
+    with_each_instruction_set([&] {
+      std::vector<T> gradient(29 * 43, T{-1});
+      weight_gradient<T>({d_y.view(), x.view(), rows, gradient.data()});
+      EXPECT_EQ(bytes_of(std::span<const T>(gradient)), bytes_of(std::span<const T>(expected)));
+
+      // The bias sums rows in sequence without blocks.
+      if (samples <= kDepthBlock) {
+        auto bias_expected =
+            tree_sum<T>(d_y.view(), std::as_const(ones).view(), rows, 0, rows.size() - 1);
+        if (bias_expected.empty()) bias_expected.assign(29, T{0});
+        std::vector<T> bias(29, T{-1});
+        kernels<T>().bias_gradient(d_y.view(), rows, bias.data());
+        EXPECT_EQ(bytes_of(std::span<const T>(bias)), bytes_of(std::span<const T>(bias_expected)));
+      }
+    });
+  }
+}
+
+TYPED_TEST(KernelsTest, ActivationsAgreeWithTheirFormulas) {
+  using T = TypeParam;
+  const std::size_t cols = 37;
+  const auto inputs = uniform_matrix<T>(9, cols, 8);
+  const auto formula = [](Activation activation, double z) {
+    switch (activation) {
+      case Activation::sigmoid:
+        return 1 / (1 + std::exp(-z));
+      case Activation::tanh:
+        return std::tanh(z);
+      case Activation::relu:
+        return std::max(z, 0.0);
+      case Activation::leaky_relu:
+        return z > 0 ? z : 0.25 * z;
+      default:
+        return z;
+    }
+  };
+  for (const Activation activation : {Activation::sigmoid, Activation::tanh, Activation::relu,
+                                      Activation::leaky_relu, Activation::softmax}) {
+    std::vector<std::byte> first;
+    with_each_instruction_set([&] {
+      Matrix<T> z(9, cols);
+      for (std::size_t i = 0; i < 9; ++i) {
+        for (std::size_t j = 0; j < cols; ++j) z.view().row(i)[j] = 9 * inputs.view().row(i)[j];
+      }
+      const Matrix<T> before = [&] {
+        Matrix<T> copy(9, cols);
+        for (std::size_t i = 0; i < 9; ++i) std::copy_n(z.view().row(i), cols, copy.view().row(i));
+        return copy;
+      }();
+      kernels<T>().activate(activation, T{0.25}, z.view());
+      // Polynomials of a few units in the last place, sums of `cols` terms for softmax.
+      const double tolerance = 48 * static_cast<double>(std::numeric_limits<T>::epsilon());
+      for (std::size_t i = 0; i < 9; ++i) {
+        double sum = 0;
+        for (std::size_t j = 0; j < cols; ++j) {
+          sum += std::exp(static_cast<double>(before.view().row(i)[j]));
+        }
+        for (std::size_t j = 0; j < cols; ++j) {
+          const double in = static_cast<double>(before.view().row(i)[j]);
+          const double expected =
+              activation == Activation::softmax ? std::exp(in) / sum : formula(activation, in);
+          EXPECT_NEAR(static_cast<double>(z.view().row(i)[j]), expected,
+                      tolerance * std::max(std::abs(expected), 1e-3));
+        }
+      }
+      const auto bytes = bytes_of(std::as_const(z).view());
+      if (first.empty()) first = bytes;
+      EXPECT_EQ(bytes, first) << name_of(activation) << ": bits differ between instruction sets";
+    });
+  }
+}
+
+TYPED_TEST(KernelsTest, ExtremeValuesStayFinite) {
+  using T = TypeParam;
+  for (const Activation activation : {Activation::sigmoid, Activation::tanh, Activation::softmax}) {
+    Matrix<T> z(1, 3);
+    T* row = z.view().row(0);
+    row[0] = T{1000};
+    row[1] = T{-1000};
+    row[2] = T{0};
+    kernels<T>().activate(activation, T{0}, z.view());
+    for (std::size_t j = 0; j < 3; ++j) {
+      EXPECT_TRUE(std::isfinite(row[j])) << name_of(activation) << " " << j;
+      EXPECT_LE(std::abs(row[j]), T{1});
+    }
+  }
+}
+
+TYPED_TEST(KernelsTest, NotANumberComesThroughRelu) {
+  using T = TypeParam;
+  with_each_instruction_set([] {
+    Matrix<T> z(1, 2);
+    z.view().row(0)[0] = std::numeric_limits<T>::quiet_NaN();
+    kernels<T>().activate(Activation::relu, T{0}, z.view());
+    EXPECT_TRUE(std::isnan(z.view().row(0)[0]));
+  });
+}
+
+TYPED_TEST(KernelsTest, UpdatesAreTheSameBitsOnEveryInstructionSet) {
+  using T = TypeParam;
+  for (const UpdateRule rule : {UpdateRule::sgd, UpdateRule::momentum, UpdateRule::adagrad,
+                                UpdateRule::rmsprop, UpdateRule::adam}) {
+    std::vector<std::byte> first;
+    double first_squares = 0;
+    with_each_instruction_set([&] {
+      AlignedBuffer<T> w(256), g(256), m1(256), m2(256);
+      fill_uniform(w.span(), 9);
+      fill_uniform(g.span(), 10);
+      fill_uniform(m1.span(), 11);
+      for (T& x : m2.span()) x = T{0.5};
+      Update<T> u;
+      u.rule = rule;
+      u.count = 256;
+      u.parameters = w.data();
+      u.gradient = g.data();
+      u.moment1 = m1.data();
+      u.moment2 = m2.data();
+      u.samples = 3;
+      u.l1 = T(0.01);
+      u.l2 = T(0.1);
+      u.step_size = T(0.1);
+      u.keep1 = T(0.9);
+      u.take1 = T(0.1);
+      u.keep2 = T(0.99);
+      u.take2 = T(0.01);
+      u.correction2 = T(1.5);
+      u.epsilon = T(1e-8);
+      const double squares = kernels<T>().update(u);
+      const auto bytes = bytes_of(std::as_const(w).span());
+      if (first.empty()) {
+        first = bytes;
+        first_squares = squares;
+      }
+      EXPECT_EQ(bytes, first);
+      EXPECT_EQ(squares, first_squares);
+    });
+  }
+}
+
+TEST(InstructionSet, UnknownNameIsAnErrorThatNamesTheKnown) {
+  try {
+    hold_instruction_set("ABACUS");
+    FAIL() << "no exception";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_NE(std::string(error.what()).find(available_instruction_sets().front()),
+              std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace lockstep::nn

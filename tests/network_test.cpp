@@ -1,0 +1,105 @@
+#include "nn/network.hpp"
+
+#include <gtest/gtest.h>
+
+#include "random_matrix.hpp"
+
+namespace lockstep::nn {
+namespace {
+
+LayerDescription dense(std::size_t outputs, Activation activation) {
+  LayerDescription layer;
+  layer.dense.outputs = outputs;
+  layer.dense.activation = activation;
+  return layer;
+}
+
+LayerDescription of_kind(LayerDescription::Kind kind) {
+  LayerDescription layer;
+  layer.kind = kind;
+  layer.activation = Activation::softmax;
+  layer.rate = 0.5;
+  return layer;
+}
+
+TEST(Network, CountsTheParametersOfTheNotesNetwork) {
+  const std::vector<LayerDescription> layers = {
+      dense(16, Activation::sigmoid), dense(16, Activation::sigmoid), dense(10, Activation::none)};
+  EXPECT_EQ(Network<float>(784, layers, Loss::cross_entropy).layout().count(), 13'002u);
+}
+
+TEST(Network, NamesParametersByTheirEntry) {
+  const std::vector<LayerDescription> layers = {dense(4, Activation::relu),
+                                                of_kind(LayerDescription::Kind::dropout),
+                                                dense(3, Activation::none)};
+  const Network<float> network(5, layers, Loss::cross_entropy);
+  std::vector<std::string> names;
+  for (const ParameterTensor& tensor : network.layout().tensors()) names.push_back(tensor.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"0.weight", "0.bias", "2.weight", "2.bias"}));
+  EXPECT_EQ(network.layout().tensors()[0].shape, (std::vector<std::size_t>{4, 5}));
+  for (const ParameterTensor& tensor : network.layout().tensors()) {
+    EXPECT_EQ(tensor.offset % kLanes, 0u);
+  }
+}
+
+TEST(Network, SoftmaxBeforeCrossEntropyIsPartOfTheLoss) {
+  const std::vector<LayerDescription> plain = {dense(3, Activation::none)};
+  const std::vector<LayerDescription> in_dense = {dense(3, Activation::softmax)};
+  const std::vector<LayerDescription> apart = {dense(3, Activation::none),
+                                               of_kind(LayerDescription::Kind::activation)};
+  for (const auto& layers : {plain, in_dense, apart}) {
+    const Network<float> network(5, layers, Loss::cross_entropy);
+    ASSERT_EQ(network.layers().size(), 1u);
+    EXPECT_EQ(network.layers()[0]->describe(), "dense 5 -> 3");
+  }
+  EXPECT_EQ(Network<float>(5, apart, Loss::mean_squared_error).layers().size(), 2u);
+}
+
+TEST(Network, WithoutParametersIsAnError) {
+  const std::vector<LayerDescription> layers = {of_kind(LayerDescription::Kind::dropout)};
+  EXPECT_THROW(Network<float>(5, layers, Loss::cross_entropy), std::invalid_argument);
+  EXPECT_THROW(Network<float>(5, {}, Loss::cross_entropy), std::invalid_argument);
+}
+
+TEST(Network, SubtreesTogetherAreTheWholeTree) {
+  const std::vector<LayerDescription> layers = {dense(20, Activation::tanh),
+                                                dense(3, Activation::none)};
+  const Network<float> network(30, layers, Loss::cross_entropy);
+  AlignedBuffer<float> parameters(network.layout().buffer_size());
+  network.initialize(1, parameters.span());
+  constexpr std::size_t kRows = 50;
+  Workspace<float> workspace(network, kRows, true);
+  const auto x = test::uniform_matrix<float>(kRows, 30, 2);
+  for (std::size_t m = 0; m < kRows; ++m) {
+    std::copy_n(x.view().row(m), 30, workspace.input().row(m));
+  }
+  std::vector<std::int32_t> labels(kRows, 1);
+
+  const auto gradients = [&](const std::vector<std::vector<std::size_t>>& subtrees) {
+    const Pass pass{.training = true, .seed = 1, .step = 1, .first_sample = 0};
+    std::vector<float> loss(kRows);
+    std::vector<std::uint8_t> correct(kRows);
+    const auto outputs = network.forward(pass, parameters.span(), kRows, workspace);
+    evaluate_loss<float>(Loss::cross_entropy, outputs, {labels, {}}, loss, correct,
+                         workspace.d_outputs());
+    std::vector<AlignedBuffer<float>> buffers;
+    std::vector<SubtreeGradient<float>> views;
+    for (std::size_t i = 0; i < subtrees.size(); ++i) {
+      buffers.emplace_back(network.layout().buffer_size());
+    }
+    for (std::size_t i = 0; i < subtrees.size(); ++i) {
+      views.push_back({subtrees[i], buffers[i].span()});
+    }
+    network.backward(pass, parameters.span(), kRows, workspace, views);
+    return buffers;
+  };
+  const auto whole = gradients({{0, 12, 25, 37, 50}});
+  const auto parts = gradients({{0, 12}, {12, 25}, {25, 37, 50}});
+  for (std::size_t i = 0; i < whole[0].size(); ++i) {
+    const float left = parts[0].data()[i] + parts[1].data()[i];
+    EXPECT_EQ(whole[0].data()[i], left + parts[2].data()[i]) << i;
+  }
+}
+
+}  // namespace
+}  // namespace lockstep::nn
