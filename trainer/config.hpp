@@ -23,10 +23,10 @@ class ConfigError : public std::runtime_error {
 };
 
 struct DataConfig {
-  std::string train;        // path; relative paths are relative to the working directory
-  std::string test;         // path, or empty: no test after training
-  std::string x;            // name of the inputs in the files; empty: recognised
-  std::string y;            // name of the targets in the files; empty: recognised
+  std::string train;                 // path; relative paths are relative to the working directory
+  std::string test;                  // path, or empty: no test after training
+  std::string x;                     // name of the inputs in the files; empty: recognised
+  std::string y;                     // name of the targets in the files; empty: recognised
   double validation_fraction = 0.0;  // share of `train` held out, [0, 1)
 };
 
@@ -34,14 +34,14 @@ struct DataConfig {
 struct LayerConfig {
   enum class Kind { dense, activation, dropout };
   Kind kind = Kind::dense;
-  std::size_t units = 0;             // dense = N
-  bool bias = true;                  // dense
-  std::string activation;            // dense: after the sum, may be empty; activation: the layer itself
-  double slope = 0.01;               // leaky_relu below zero, [0, 1]
+  std::size_t units = 0;   // dense = N
+  bool bias = true;        // dense
+  std::string activation;  // dense: after the sum, may be empty; activation: the layer itself
+  double slope = 0.01;     // leaky_relu below zero, [0, 1]
   std::string initializer = "auto";  // dense: auto (he for relu and leaky_relu, xavier otherwise),
                                      // he, xavier, normal, uniform, zero, constant
-  double scale = 0.05;               // normal: standard deviation; uniform: half width; constant: value
-  double rate = 0.0;                 // dropout = p, [0, 1): share of units dropped
+  double scale = 0.05;  // normal: standard deviation; uniform: half width; constant: value
+  double rate = 0.0;    // dropout = p, [0, 1): share of units dropped
 };
 
 struct ModelConfig {
@@ -51,15 +51,15 @@ struct ModelConfig {
 };
 
 struct OptimizerConfig {
-  std::string name = "sgd";      // sgd, momentum, adagrad, rmsprop, adam
-  double learning_rate = 0.01;   // > 0
-  double momentum = 0.9;         // momentum: b, [0, 1)
-  bool averaged = false;         // momentum: v = b*v + (1-b)*g instead of v = b*v + g
-  double beta1 = 0.9;            // adam, [0, 1)
-  double beta2 = 0.999;          // adam, [0, 1)
-  double decay = 0.99;           // rmsprop: share of the old mean square kept, [0, 1)
-  std::optional<double> epsilon;             // default: 1e-8 (adam, rmsprop), 1e-10 (adagrad)
-  std::optional<bool> epsilon_inside_root;   // default: as the optimizer's source has it
+  std::string name = "sgd";                 // sgd, momentum, adagrad, rmsprop, adam
+  double learning_rate = 0.01;              // > 0
+  double momentum = 0.9;                    // momentum: b, [0, 1)
+  bool averaged = false;                    // momentum: v = b*v + (1-b)*g instead of v = b*v + g
+  double beta1 = 0.9;                       // adam, [0, 1)
+  double beta2 = 0.999;                     // adam, [0, 1)
+  double decay = 0.99;                      // rmsprop: share of the old mean square kept, [0, 1)
+  std::optional<double> epsilon;            // default: 1e-8 (adam, rmsprop), 1e-10 (adagrad)
+  std::optional<bool> epsilon_inside_root;  // default: as the optimizer's source has it
 };
 
 struct RegularizationConfig {
@@ -69,7 +69,7 @@ struct RegularizationConfig {
 };
 
 struct EarlyStoppingConfig {
-  std::size_t patience = 0;      // epochs without a better validation loss before stopping; 0: off
+  std::size_t patience = 0;  // epochs without a better validation loss before stopping; 0: off
   double minimum_improvement = 0.0;  // a smaller gain does not count as better, >= 0
 };
 
@@ -77,11 +77,12 @@ struct TrainingConfig {
   std::string descent = "minibatch";  // batch, minibatch, stochastic
   std::size_t batch_size = 128;       // samples per update; only minibatch reads it
   std::size_t epochs = 10;
-  std::size_t steps = 0;              // > 0: stop after this many updates instead of after `epochs`
+  std::size_t steps = 0;  // > 0: stop after this many updates instead of after `epochs`
   std::uint64_t seed = 1;
-  std::size_t leaves = 8;             // a power of two; at least the number of ranks
+  std::size_t leaves = 8;  // a power of two; at least the number of ranks
   bool shuffle = true;
   std::size_t threads = 0;            // per rank; 0: cores of the node divided by its ranks
+  std::string precision = "float32";  // the only one so far
 };
 
 struct CheckpointConfig {
@@ -116,7 +117,8 @@ Config parse_config(std::string_view text, std::string_view origin,
 // The whole resolved configuration as TOML that parse_config() reads back to the same values.
 std::string to_toml(const Config& config);
 
-// Names of the keys ("training.batch_size") in which two configurations differ.
+// Names of the keys ("training.batch_size"; the layers are one, "model.layers") in which two
+// configurations differ.
 std::vector<std::string> differences(const Config& a, const Config& b);
 
 // One line per key: name, default, range and meaning; for `lockstep train --help-config`.

@@ -1,0 +1,179 @@
+#include "comm/detail/state.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cstdio>
+#include <numeric>
+#include <string>
+#include <utility>
+
+#include "comm/detail/backoff.hpp"
+#include "comm/error.hpp"
+
+namespace lockstep::comm::detail {
+namespace {
+
+// Throws RemoteError if another rank has raised an alarm.
+void look_for_alarm(SessionState& session, Heed heed) {
+  if (!session.alarm || session.alarm->size == 1) return;
+  for (const Tag tag : {lost_tag, failed_tag}) {
+    if (tag == failed_tag && heed == Heed::lost_only) continue;
+    int waiting = 0;
+    MPI_Status status;
+    check(MPI_Iprobe(MPI_ANY_SOURCE, tag, session.alarm->comm, &waiting, &status),
+          "looking for other ranks' errors");
+    if (waiting == 0) continue;
+    // Returns at once: the message is here.
+    int code = 0;
+    check(MPI_Recv(&code, sizeof code, MPI_BYTE, status.MPI_SOURCE, tag, session.alarm->comm,
+                   MPI_STATUS_IGNORE),
+          "reading another rank's error");
+    const auto origin = static_cast<std::size_t>(status.MPI_SOURCE);
+    if (tag == failed_tag) session.alarm_taken[origin] = 1;
+    if (tag == lost_tag) session.lost = true;
+    session.remote_error = true;
+    throw RemoteError(origin, code);
+  }
+}
+
+// Polls until `done`; throws what look_for_alarm does, and CommError with what `missing` says.
+template <typename Done, typename Missing>
+void poll(SessionState& session, std::size_t rank, std::string_view what, Heed heed, Done&& done,
+          Missing&& missing) {
+  // Ranks that wait for the same one run out of time one after another, so that the first can tell
+  // the others and only one message appears.
+  const double limit =
+      session.timeout + 0.02 * static_cast<double>(std::min<std::size_t>(rank, 50));
+  Backoff backoff;
+  while (!done()) {
+    if (!backoff.pause()) continue;
+    look_for_alarm(session, heed);
+    if (backoff.seconds() > limit) {
+      char seconds[32];
+      std::snprintf(seconds, sizeof seconds, "%.1f", backoff.seconds());
+      throw CommError("no answer from " + missing() + " in " + std::string(what) + ": rank " +
+                      std::to_string(rank) + " has waited " + seconds + " s");
+    }
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<CommunicatorState> make_state(std::shared_ptr<SessionState> session,
+                                              MPI_Comm comm) {
+  session->to_free.push_back(comm);
+  check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "setting the error handler");
+  int rank = 0;
+  int size = 0;
+  check(MPI_Comm_rank(comm, &rank), "asking for the rank");
+  check(MPI_Comm_size(comm, &size), "asking for the number of ranks");
+  auto state = std::make_unique<CommunicatorState>();
+  state->session = std::move(session);
+  state->comm = comm;
+  state->rank = static_cast<std::size_t>(rank);
+  state->size = static_cast<std::size_t>(size);
+  if (size > 1) {
+    state->requests.reserve(2 * state->size);
+    state->staging.resize(state->size * slot_bytes);
+  }
+  return state;
+}
+
+MPI_Comm duplicate(SessionState& session, MPI_Comm comm) {
+  int rank = 0;
+  check(MPI_Comm_rank(comm, &rank), "asking for the rank");
+  // Not on the stack: after a wait that is given up, MPI still writes there.
+  auto copy = std::make_shared<std::pair<MPI_Comm, MPI_Request>>(MPI_COMM_NULL, MPI_REQUEST_NULL);
+  check(MPI_Comm_idup(comm, &copy->first, &copy->second), "duplicating a communicator");
+  const auto done = [&] {
+    int flag = 0;
+    check(MPI_Test(&copy->second, &flag, MPI_STATUS_IGNORE), "duplicating a communicator");
+    return flag != 0;
+  };
+  try {
+    poll(session, static_cast<std::size_t>(rank), "duplicating a communicator", Heed::all_alarms,
+         done, [] { return std::string("another rank"); });
+  } catch (...) {
+    session.in_step = false;
+    keep_forever(copy);
+    throw;
+  }
+  return copy->first;
+}
+
+void check_usable(const CommunicatorState& state, std::string_view what) {
+  if (!state.broken && !state.requests.outstanding()) return;
+  throw CommError(std::string(what) + ": an earlier call on this communicator was given up");
+}
+
+void wait_all(CommunicatorState& state, Requests& requests, std::string_view what, Heed heed) {
+  try {
+    poll(
+        *state.session, state.rank, what, heed, [&] { return requests.test(); },
+        [&] { return requests.missing(); });
+  } catch (...) {
+    state.broken = true;
+    state.session->in_step = false;
+    throw;
+  }
+}
+
+void exchange(CommunicatorState& state, Tag tag, std::string_view what,
+              std::span<const std::byte> mine, std::span<const std::size_t> counts,
+              std::span<std::byte> all, Heed heed) {
+  assert(counts.size() == state.size && mine.size() == counts[state.rank]);
+  assert(all.size() == std::accumulate(counts.begin(), counts.end(), std::size_t{0}));
+  check_usable(state, what);
+
+  std::vector<std::size_t> begin(state.size);
+  std::exclusive_scan(counts.begin(), counts.end(), begin.begin(), std::size_t{0});
+  std::copy(mine.begin(), mine.end(), all.subspan(begin[state.rank]).begin());
+  if (state.size == 1) return;
+
+  // Bytes that rank r sends in the piece that starts at `done`. The first piece is sent even if it
+  // is empty, so that every rank hears from every other.
+  const auto piece = [&](std::size_t r, std::size_t done) {
+    return counts[r] < done ? 0 : std::min(counts[r] - done, slot_bytes);
+  };
+  const auto is_sent = [&](std::size_t r, std::size_t done) {
+    return done == 0 || done < counts[r];
+  };
+
+  const std::size_t longest = *std::max_element(counts.begin(), counts.end());
+  Requests& requests = state.requests;
+  for (std::size_t done = 0; done == 0 || done < longest; done += slot_bytes) {
+    std::byte* my_slot = state.staging.data() + state.rank * slot_bytes;
+    std::copy_n(mine.data() + std::min(done, mine.size()), piece(state.rank, done), my_slot);
+    requests.clear();
+    for (std::size_t i = 1; i < state.size; ++i) {
+      const std::size_t from = (state.rank + state.size - i) % state.size;
+      if (!is_sent(from, done)) continue;
+      requests.receive(state.comm, state.staging.data() + from * slot_bytes, piece(from, done),
+                       from, tag);
+    }
+    for (std::size_t i = 1; i < state.size && is_sent(state.rank, done); ++i) {
+      requests.send(state.comm, my_slot, piece(state.rank, done), (state.rank + i) % state.size,
+                    tag);
+    }
+    wait_all(state, requests, what, heed);
+    for (std::size_t r = 0; r < state.size; ++r) {
+      if (r == state.rank) continue;
+      std::copy_n(state.staging.data() + r * slot_bytes, piece(r, done),
+                  all.data() + begin[r] + std::min(done, counts[r]));
+    }
+  }
+}
+
+void raise_alarm(SessionState& session, Tag tag, int exit_code) {
+  CommunicatorState& alarm = *session.alarm;
+  // An alarm that is still being sent says enough.
+  if (session.alarm_sends.outstanding()) return;
+  session.alarm_sends.clear();
+  session.alarm_code = exit_code;
+  for (std::size_t i = 1; i < alarm.size; ++i) {
+    session.alarm_sends.send(alarm.comm, &session.alarm_code, sizeof session.alarm_code,
+                             (alarm.rank + i) % alarm.size, tag);
+  }
+}
+
+}  // namespace lockstep::comm::detail

@@ -1,0 +1,91 @@
+// What stands behind Session and Communicator, and the bounded waits on which all of comm is built.
+//
+// For the sources of comm only. Not thread-safe. Calls are local unless they say collective.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "comm/detail/mpi.hpp"
+#include "comm/detail/requests.hpp"
+
+namespace lockstep::comm::detail {
+
+struct CommunicatorState;
+
+// Shared by all communicators of a session.
+struct SessionState {
+  double timeout = 300.0;         // seconds
+  bool in_step = true;            // see Session::in_step
+  bool remote_error = false;      // whether this rank leaves because of another one's error
+  bool lost = false;              // another rank said that it cannot be waited for any more
+  std::vector<MPI_Comm> to_free;  // every communicator made, in the same order on all ranks
+  // Ranks tell one another about failures here, apart from all other messages, so that this works
+  // also where a collective was left in the middle.
+  std::unique_ptr<CommunicatorState> alarm;
+  std::vector<std::uint8_t>
+      alarm_taken;     // by rank: its `failed` alarm of this together was received
+  int alarm_code = 0;  // the message of this rank's alarm, as long as it is sent
+  Requests alarm_sends;
+};
+
+struct CommunicatorState {
+  std::shared_ptr<SessionState> session;
+  MPI_Comm comm = MPI_COMM_NULL;
+  std::size_t rank = 0;
+  std::size_t size = 1;
+  std::size_t local_rank = 0;
+  std::size_t local_size = 1;
+  bool broken = false;  // a wait was given up: stray messages may still come
+  Requests requests;
+  std::vector<std::byte> staging;  // `size` slots of slot_bytes
+};
+
+// Messages of the control plane are cut into pieces of this many bytes for each rank.
+inline constexpr std::size_t slot_bytes = std::size_t{1} << 14;
+
+// One tag for each kind of call: ranks that are in different calls wait for each other and run out
+// of time with a message, instead of taking one thing for another.
+enum Tag : int {
+  barrier_tag,
+  broadcast_tag,
+  strings_tag,
+  all_gather_tag,
+  any_tag,
+  outcome_tag,
+  failed_tag,  // alarm: work failed here; this rank will come to the exchange of outcomes
+  lost_tag,    // alarm: communication failed here; this rank will not come
+};
+
+enum class Heed { all_alarms, lost_only };
+
+// Wraps an MPI communicator, which it takes over: registers it to be freed, and sets
+// MPI_ERRORS_RETURN.
+std::unique_ptr<CommunicatorState> make_state(std::shared_ptr<SessionState> session, MPI_Comm comm);
+
+// Collective: a duplicate of `comm`. Bounded wait.
+MPI_Comm duplicate(SessionState& session, MPI_Comm comm);
+
+// Throws CommError if the communicator is broken.
+void check_usable(const CommunicatorState& state, std::string_view what);
+
+// Waits until all of `requests`, which run on `state`'s communicator, are complete. Throws
+// CommError if that fails or takes longer than the time limit, and RemoteError on an alarm; the
+// communicator is broken then. `what` names the wait: "no answer from rank 3 in all_gather …".
+void wait_all(CommunicatorState& state, Requests& requests, std::string_view what,
+              Heed heed = Heed::all_alarms);
+
+// Collective: every rank gives `mine` and gets from each rank r its counts[r] bytes, in rank order.
+// Returns when all ranks have called it, also where nothing is given.
+void exchange(CommunicatorState& state, Tag tag, std::string_view what,
+              std::span<const std::byte> mine, std::span<const std::size_t> counts,
+              std::span<std::byte> all, Heed heed = Heed::all_alarms);
+
+// Sends an alarm to every other rank and does not wait for it.
+void raise_alarm(SessionState& session, Tag tag, int exit_code);
+
+}  // namespace lockstep::comm::detail

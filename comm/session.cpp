@@ -1,0 +1,108 @@
+#include "comm/session.hpp"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "comm/detail/state.hpp"
+#include "comm/error.hpp"
+
+namespace lockstep::comm {
+
+using detail::check;
+
+struct Session::State {
+  std::shared_ptr<detail::SessionState> shared;
+  std::optional<Communicator> world;
+
+  // Alarm and session hold each other. They part here, unless MPI may still use their buffers.
+  ~State() {
+    if (shared && shared->in_step) shared->alarm.reset();
+  }
+};
+
+Session::Session(int& argc, char**& argv) : state_(std::make_unique<State>()) {
+  int provided = MPI_THREAD_SINGLE;
+  check(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
+  check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "setting the error handler");
+  if (provided < MPI_THREAD_SERIALIZED) {
+    throw CommError("this MPI does not let threads take turns (MPI_THREAD_SERIALIZED)");
+  }
+
+  auto shared = std::make_shared<detail::SessionState>();
+  state_->shared = shared;
+  auto world = detail::make_state(shared, detail::duplicate(*shared, MPI_COMM_WORLD));
+
+  MPI_Comm node = MPI_COMM_NULL;
+  check(MPI_Comm_split_type(world->comm, MPI_COMM_TYPE_SHARED, detail::to_int(world->rank),
+                            MPI_INFO_NULL, &node),
+        "finding the ranks of this node");
+  int local_rank = 0;
+  int local_size = 0;
+  check(MPI_Comm_rank(node, &local_rank), "asking for the rank on this node");
+  check(MPI_Comm_size(node, &local_size), "asking for the number of ranks on this node");
+  check(MPI_Comm_free(&node), "freeing a communicator");
+  world->local_rank = static_cast<std::size_t>(local_rank);
+  world->local_size = static_cast<std::size_t>(local_size);
+
+  shared->alarm = detail::make_state(shared, detail::duplicate(*shared, world->comm));
+  shared->alarm_taken.resize(world->size);
+  shared->alarm_sends.reserve(world->size);
+  state_->world.emplace(std::move(world));
+}
+
+Session::~Session() = default;
+Session::Session(Session&& other) noexcept = default;
+Session& Session::operator=(Session&& other) noexcept {
+  std::swap(state_, other.state_);
+  return *this;
+}
+
+Communicator& Session::world() {
+  return *state_->world;
+}
+
+bool Session::in_step() const noexcept {
+  return state_->shared->in_step;
+}
+
+void Session::finalize() {
+  detail::SessionState& shared = *state_->shared;
+  if (!shared.in_step) {
+    throw CommError("MPI cannot be ended in order: a wait for another rank was given up");
+  }
+  // MPI_Finalize waits without limit; so see first that everybody is about to call it.
+  const std::vector<std::size_t> counts(shared.alarm->size, 0);
+  detail::exchange(*shared.alarm, detail::barrier_tag, "finalize", {}, counts, {});
+  for (MPI_Comm& comm : shared.to_free) check(MPI_Comm_free(&comm), "freeing a communicator");
+  shared.to_free.clear();
+  check(MPI_Finalize(), "MPI_Finalize");
+}
+
+void Session::abort(int exit_code) noexcept {
+  const int code = exit_code >= 1 && exit_code <= 255 ? exit_code : 1;
+  std::fflush(nullptr);
+  if (active()) {
+    if (state_ && state_->shared && state_->shared->remote_error) sleep(2);
+    if (state_ && state_->world && state_->world->size() == 1) {
+      MPI_Finalize();  // nobody to wait for, and without the alarming text of MPI_Abort
+    } else {
+      MPI_Abort(MPI_COMM_WORLD, code);
+    }
+  }
+  std::_Exit(code);
+}
+
+bool Session::active() {
+  int initialized = 0;
+  int finalized = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  return initialized != 0 && finalized == 0;
+}
+
+}  // namespace lockstep::comm

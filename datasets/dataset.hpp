@@ -1,0 +1,115 @@
+// A dataset file in memory: N samples of F real inputs each, and a class or D real targets for
+// each.
+//
+// In the file `x` is N x … of any integer or float type, and `y` is N integers (the class of each
+// sample, from 0) or N or N x D numbers (real targets). Root attributes, all optional:
+//   classes   number of classes, >= 1                      default: highest label + 1
+//   scale     real input = stored value * scale + offset   default: 1
+//   offset                                                 default: 0
+//   source    where the data came from, as text
+// The scaling is computed in double and rounded to float once; targets are not scaled.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace lockstep::datasets {
+
+namespace hdf5 {
+class File;
+}
+
+// Paths of inputs and targets in the file. Empty names are recognised: x and y, data and label, X
+// and y, features and targets, in this order.
+struct Names {
+  std::string x, y;
+};
+
+// Owns all samples, inputs in their stored type (floats of other widths than 32 and 64 bit as
+// float32). Immutable after read(): every call may be made from many threads at once. Move-only; a
+// moved-from Dataset may only be destroyed or assigned. All calls are local. Rows are 0 to
+// samples() - 1 in file order and are asserted, not checked.
+class Dataset {
+ public:
+  // Reads and checks the whole file. Throws DataError, one line naming file and dataset, if the
+  // file is missing, damaged or not HDF5, or if inputs or targets are absent (targets only where
+  // `targets_required`), empty, of the wrong rank or type, of different numbers of samples, not
+  // finite (as float32), or labels below 0 or not below `classes`.
+  static Dataset read(const std::filesystem::path& path, const Names& names = {},
+                      bool targets_required = true);
+
+  std::size_t samples() const { return samples_; }                                // N >= 1
+  std::size_t features() const { return features_; }                              // F >= 1
+  const std::vector<std::size_t>& sample_shape() const { return sample_shape_; }  // product is F
+
+  bool has_targets() const { return has_classes() || target_width_ > 0; }
+  bool has_classes() const { return classes_ > 0; }
+  std::size_t classes() const { return classes_; }  // 0 without classes
+  // Outputs that a network for this data has: classes(), or D; 0 without targets.
+  std::size_t target_width() const { return has_classes() ? classes_ : target_width_; }
+
+  // out[0 .. F) = real inputs of sample `row`, in file order of its shape.
+  void copy_sample(std::size_t row, float* out) const;
+  // Class of sample `row`, 0 to classes() - 1. Only if has_classes().
+  std::int32_t label(std::size_t row) const;
+  // out[0 .. D) = real targets of sample `row`. Only if has_targets() and not has_classes().
+  void copy_targets(std::size_t row, float* out) const;
+
+  // SHA-256 (hexadecimal) over names of types, shapes, scale, offset, classes and all values: what
+  // training sees, and neither names nor source. Computed at the first call and kept.
+  const std::string& digest() const;
+
+  const std::filesystem::path& path() const { return path_; }  // as given to read()
+  const std::string& source() const { return source_; }
+  const std::string& x_name() const { return x_name_; }  // with a leading '/'
+  const std::string& y_name() const { return y_name_; }  // empty without targets
+  const std::string& x_type() const { return x_type_; }  // as stored: "uint8", …
+  const std::string& y_type() const { return y_type_; }
+  double scale() const { return scale_; }
+  double offset() const { return offset_; }
+
+ private:
+  using Stored =
+      std::variant<std::vector<std::uint8_t>, std::vector<std::int8_t>, std::vector<std::uint16_t>,
+                   std::vector<std::int16_t>, std::vector<std::uint32_t>, std::vector<std::int32_t>,
+                   std::vector<std::uint64_t>, std::vector<std::int64_t>, std::vector<float>,
+                   std::vector<double>>;
+  struct Digest {
+    std::once_flag once;
+    std::string hex;
+  };
+
+  Dataset() = default;
+  void read_scale(const hdf5::File& file);
+  void read_inputs(const hdf5::File& file);
+  void read_targets(const hdf5::File& file);
+  void read_labels(const hdf5::File& file);
+  void check_inputs_finite() const;
+  std::string compute_digest() const;
+
+  template <typename T>
+  float to_real(T stored) const {
+    return static_cast<float>(static_cast<double>(stored) * scale_ + offset_);
+  }
+
+  std::filesystem::path path_;
+  std::string x_name_, y_name_, x_type_, y_type_, source_;
+  std::size_t samples_ = 0, features_ = 0, classes_ = 0;
+  std::size_t target_width_ = 0;  // D; 0 with classes or without targets
+  std::vector<std::size_t> sample_shape_;
+  double scale_ = 1.0, offset_ = 0.0;
+  Stored x_;                             // N x F
+  std::array<float, 256> uint8_real_{};  // real value of each stored uint8
+  std::vector<std::int32_t> labels_;     // N, or empty
+  std::vector<float> targets_;           // N x D, or empty
+  std::unique_ptr<Digest> digest_ = std::make_unique<Digest>();
+};
+
+}  // namespace lockstep::datasets

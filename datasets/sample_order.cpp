@@ -1,0 +1,95 @@
+#include "datasets/sample_order.hpp"
+
+#include <Random123/philox.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace lockstep::datasets {
+namespace {
+
+// The 32-bit words that one position may draw, in order.
+class Words {
+ public:
+  Words(std::uint64_t seed, Purpose purpose, std::uint64_t epoch, std::uint32_t position)
+      : key_{{low(seed), high(seed)}},
+        counter_{{position, low(epoch), high(epoch), static_cast<std::uint32_t>(purpose) << 8}} {}
+
+  std::uint32_t next() {
+    if (used_ == block_.size()) {
+      assert((counter_[3] & 0xff) != 0xff);  // 1,024 words rejected: less likely than 2^-1024
+      ++counter_[3];
+      used_ = 0;
+    }
+    if (used_ == 0) block_ = r123::Philox4x32()(counter_, key_);
+    return block_[used_++];
+  }
+
+ private:
+  static std::uint32_t low(std::uint64_t value) { return static_cast<std::uint32_t>(value); }
+  static std::uint32_t high(std::uint64_t value) { return static_cast<std::uint32_t>(value >> 32); }
+
+  r123::Philox4x32::key_type key_;
+  r123::Philox4x32::ctr_type counter_;
+  r123::Philox4x32::ctr_type block_{};
+  std::size_t used_ = 0;
+};
+
+}  // namespace
+
+std::uint32_t uniform_below(std::uint32_t bound, std::uint64_t seed, Purpose purpose,
+                            std::uint64_t epoch, std::uint32_t position) {
+  assert(bound >= 1);
+  Words words(seed, purpose, epoch, position);
+  // The high half of word * bound is the result. 2^32 words do not share out evenly among `bound`
+  // results: the first 2^32 mod bound values of the low half are one too many, and are rejected.
+  std::uint64_t product = std::uint64_t{words.next()} * bound;
+  if (static_cast<std::uint32_t>(product) < bound) {
+    const std::uint32_t surplus = (0u - bound) % bound;  // 2^32 mod bound
+    while (static_cast<std::uint32_t>(product) < surplus) {
+      product = std::uint64_t{words.next()} * bound;
+    }
+  }
+  return static_cast<std::uint32_t>(product >> 32);
+}
+
+std::vector<std::uint32_t> permutation(std::size_t n, std::uint64_t seed, Purpose purpose,
+                                       std::uint64_t epoch) {
+  if (n > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::length_error("a dataset has at most 4,294,967,295 samples, found " +
+                            std::to_string(n));
+  }
+  std::vector<std::uint32_t> order(n);
+  std::iota(order.begin(), order.end(), 0u);
+  for (std::size_t i = n; i-- > 1;) {
+    const auto position = static_cast<std::uint32_t>(i);
+    std::swap(order[i], order[uniform_below(position + 1, seed, purpose, epoch, position)]);
+  }
+  return order;
+}
+
+Split split(std::size_t n, double validation_fraction, std::uint64_t seed) {
+  if (!(validation_fraction >= 0.0 && validation_fraction < 1.0)) {
+    throw std::invalid_argument("validation fraction " + std::to_string(validation_fraction) +
+                                "; expected 0 or above and below 1");
+  }
+  auto held_out =
+      static_cast<std::size_t>(std::llround(static_cast<double>(n) * validation_fraction));
+  if (validation_fraction > 0.0) held_out = std::max<std::size_t>(held_out, 1);
+  held_out = std::min(held_out, n == 0 ? 0 : n - 1);
+
+  const std::vector<std::uint32_t> order = permutation(n, seed, Purpose::split, 0);
+  const auto cut = order.begin() + static_cast<std::ptrdiff_t>(held_out);
+  Split result{.train = {cut, order.end()}, .validation = {order.begin(), cut}};
+  std::sort(result.train.begin(), result.train.end());
+  std::sort(result.validation.begin(), result.validation.end());
+  return result;
+}
+
+}  // namespace lockstep::datasets

@@ -1,0 +1,247 @@
+#!/usr/bin/python3
+"""Writes tests/reference.h5: ten steps of training in PyTorch, for the tests to compare with.
+
+    scripts/install reference && scripts/reference.py [OUT.h5]
+
+One group per case. Its attributes are the configuration under this project's names (optimizer,
+learning_rate, momentum, ..., loss, l1, l2, batch_size, steps); `units` and `activations` have one entry
+per dense layer. Its members:
+
+    x, y              100 samples in file order; y: int32 classes, or float32 targets of 5 outputs
+    initial/NAME      parameters before the first step, exact in float32
+    final64/NAME      parameters after ten steps in float64; final32: the same steps in float32
+    gradient64/NAME   of the first batch's mean loss, without penalties
+    losses64          mean loss of each batch before its update, without penalties
+
+NAME is that of an nn.Sequential's state dict over the entries of model.layers: "0.weight" is outputs x
+inputs. The group `forward` holds outputs instead (a network that ends in softmax).
+
+Mean squared error is the mean over samples and outputs. Penalties act on weights, not on biases.
+"""
+
+import os
+import sys
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"  # one thread: the same sums, so the same file, every time
+
+import h5py
+import numpy as np
+import torch
+
+SAMPLES, INPUTS, UNITS, BATCH, STEPS = 100, 12, [9, 7, 5], 10, 10
+
+# What a case leaves out. Names and meanings are those of the TOML sections [optimizer] and
+# [regularization]; epsilon is outside the root in all of PyTorch's optimizers.
+DEFAULTS = dict(
+    activations=["relu", "relu", "none"],
+    slope=0.01,  # of leaky_relu
+    bias=True,
+    loss="cross_entropy",
+    l1=0.0,
+    l2=0.0,
+)
+
+CASES = {
+    "sgd_sigmoid": dict(optimizer="sgd", learning_rate=0.5, activations=["sigmoid", "sigmoid", "none"]),
+    "sgd_tanh_mse": dict(optimizer="sgd", learning_rate=0.1, activations=["tanh", "tanh", "none"],
+                         loss="mean_squared_error"),
+    "sgd_leaky_relu": dict(optimizer="sgd", learning_rate=0.1, slope=0.2,
+                           activations=["leaky_relu", "leaky_relu", "none"]),
+    "sgd_no_bias": dict(optimizer="sgd", learning_rate=0.1, bias=False),
+    "sgd_sigmoid_mse": dict(optimizer="sgd", learning_rate=0.5, loss="mean_squared_error",
+                            activations=["tanh", "relu", "sigmoid"]),
+    "sgd_l1": dict(optimizer="sgd", learning_rate=0.1, l1=1e-3),
+    "sgd_l1_l2": dict(optimizer="sgd", learning_rate=0.1, l1=1e-3, l2=1e-2,
+                      activations=["tanh", "tanh", "none"]),
+    "momentum": dict(optimizer="momentum", learning_rate=0.05, momentum=0.9, averaged=False),
+    "momentum_averaged": dict(optimizer="momentum", learning_rate=0.2, momentum=0.9, averaged=True,
+                              activations=["tanh", "sigmoid", "none"]),
+    "momentum_l2": dict(optimizer="momentum", learning_rate=0.05, momentum=0.9, averaged=False, l2=1e-2),
+    "adagrad": dict(optimizer="adagrad", learning_rate=0.05, epsilon=1e-10),
+    "adagrad_tanh_mse": dict(optimizer="adagrad", learning_rate=0.05, epsilon=1e-10,
+                             activations=["tanh", "tanh", "none"], loss="mean_squared_error"),
+    "rmsprop": dict(optimizer="rmsprop", learning_rate=0.01, decay=0.99, epsilon=1e-8),
+    "rmsprop_tanh": dict(optimizer="rmsprop", learning_rate=0.01, decay=0.99, epsilon=1e-8,
+                         activations=["tanh", "sigmoid", "none"]),
+    "adam": dict(optimizer="adam", learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-8),
+    "adam_tanh_mse": dict(optimizer="adam", learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-8,
+                          activations=["tanh", "tanh", "none"], loss="mean_squared_error"),
+    "adam_l2": dict(optimizer="adam", learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-8, l2=1e-2,
+                    activations=["tanh", "tanh", "none"]),
+}
+
+
+class Network(torch.nn.Module):
+    """A Sequential in which a dense layer and its activation are one entry."""
+
+    def __init__(self, activations, slope, bias):
+        super().__init__()
+        self.activations, self.slope = activations, slope
+        widths = [INPUTS] + UNITS
+        self.layers = torch.nn.Sequential(*(
+            torch.nn.Linear(n_in, n_out, bias=bias) for n_in, n_out in zip(widths, widths[1:])))
+        self.kink_distance = float("inf")  # the least |z| that a relu or leaky_relu met
+
+    def forward(self, x):
+        for layer, activation in zip(self.layers, self.activations):
+            z = layer(x)
+            if "relu" in activation:
+                self.kink_distance = min(self.kink_distance, z.detach().abs().min().item())
+            x = {
+                "none": lambda: z,
+                "sigmoid": lambda: torch.sigmoid(z),
+                "tanh": lambda: torch.tanh(z),
+                "relu": lambda: torch.relu(z),
+                "leaky_relu": lambda: torch.nn.functional.leaky_relu(z, self.slope),
+                "softmax": lambda: torch.softmax(z, 1),
+            }[activation]()
+        return x
+
+    def named(self):
+        return {name: p for name, p in self.layers.named_parameters()}
+
+
+class AveragedMomentum(torch.optim.Optimizer):
+    """v = b*v + (1-b)*g from v = 0, w -= lr*v. (torch.optim.SGD with dampening starts from v = g.)"""
+
+    def __init__(self, groups, lr, momentum):
+        super().__init__(groups, dict(lr=lr, momentum=momentum, weight_decay=0.0))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                g = p.grad + group["weight_decay"] * p
+                v = self.state[p].setdefault("v", torch.zeros_like(p))
+                v.mul_(group["momentum"]).add_(g, alpha=1 - group["momentum"])
+                p.add_(v, alpha=-group["lr"])
+
+
+def make_optimizer(case, network):
+    weights = [p for name, p in network.named().items() if name.endswith("weight")]
+    biases = [p for name, p in network.named().items() if name.endswith("bias")]
+    groups = [dict(params=weights, weight_decay=case["l2"])]
+    if biases:
+        groups.append(dict(params=biases, weight_decay=0.0))
+    lr = case["learning_rate"]
+    if case["optimizer"] == "sgd":
+        return torch.optim.SGD(groups, lr=lr)
+    if case["optimizer"] == "momentum":
+        if case["averaged"]:
+            return AveragedMomentum(groups, lr=lr, momentum=case["momentum"])
+        return torch.optim.SGD(groups, lr=lr, momentum=case["momentum"])
+    if case["optimizer"] == "adagrad":
+        return torch.optim.Adagrad(groups, lr=lr, eps=case["epsilon"])
+    if case["optimizer"] == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=lr, alpha=case["decay"], eps=case["epsilon"])
+    assert case["optimizer"] == "adam"
+    return torch.optim.Adam(groups, lr=lr, betas=(case["beta1"], case["beta2"]), eps=case["epsilon"])
+
+
+def train(case, initial, x, y, dtype):
+    """Ten steps; returns final parameters, losses, the first gradient and the kink distance."""
+    network = Network(case["activations"], case["slope"], case["bias"]).to(dtype)
+    with torch.no_grad():
+        for name, p in network.named().items():
+            p.copy_(initial[name])
+    optimizer = make_optimizer(case, network)
+    criterion = (torch.nn.CrossEntropyLoss() if case["loss"] == "cross_entropy"
+                 else torch.nn.MSELoss())
+    inputs = torch.from_numpy(x).to(dtype)
+    targets = torch.from_numpy(y).long() if y.ndim == 1 else torch.from_numpy(y).to(dtype)
+    losses, gradient = [], None
+    for step in range(STEPS):
+        batch = slice(step * BATCH, (step + 1) * BATCH)
+        optimizer.zero_grad()
+        loss = criterion(network(inputs[batch]), targets[batch])
+        losses.append(loss.item())
+        loss.backward()
+        if gradient is None:
+            gradient = {name: p.grad.clone() for name, p in network.named().items()}
+        if case["l1"]:
+            penalty = case["l1"] * sum(
+                p.abs().sum() for name, p in network.named().items() if name.endswith("weight"))
+            penalty.backward()  # adds to the gradients
+        optimizer.step()
+    final = {name: p.detach().clone() for name, p in network.named().items()}
+    return final, losses, gradient, network.kink_distance
+
+
+def write_tensors(group, tensors):
+    for name, tensor in tensors.items():
+        group.create_dataset(name, data=tensor.detach().numpy())
+
+
+def main():
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(root, "tests", "reference.h5")
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    random = np.random.Generator(np.random.Philox(1))
+    x = random.standard_normal((SAMPLES, INPUTS)).astype(np.float32)
+    classes = random.integers(0, UNITS[-1], SAMPLES).astype(np.int32)
+    targets = random.standard_normal((SAMPLES, UNITS[-1])).astype(np.float32)
+
+    # Objects of this format are small, and every HDF5 from 1.10 reads it.
+    with h5py.File(out + ".part", "w", libver=("v108", "v110")) as file:
+        file.attrs["torch_version"] = torch.__version__
+        file.attrs["made_by"] = "scripts/reference.py"
+        for number, (name, settings) in enumerate(CASES.items()):
+            case = {**DEFAULTS, **settings}
+            torch.manual_seed(number + 1)
+            initial = {n: p.detach().clone() for n, p in
+                       Network(case["activations"], case["slope"], case["bias"]).named().items()}
+            y = classes if case["loss"] == "cross_entropy" else targets
+            final64, losses, gradient, kink = train(case, initial, x, y, torch.float64)
+            final32, _, _, _ = train(case, initial, x, y, torch.float32)
+
+            # Within rounding of a kink, float32 and float64 may rightly take different sides.
+            assert kink > 1e-5, f"{name}: an input of a relu is {kink} from its kink: choose another seed"
+            error = max((final32[n].double() - final64[n]).abs().max().item() for n in final64)
+            moved = max((final64[n] - initial[n].double()).abs().max().item() for n in final64)
+            print(f"{name:20} loss {losses[0]:.4f} .. {losses[-1]:.4f}  moved {moved:.2e}"
+                  f"  |final32 - final64| {error:.1e}  least |z| at a kink {kink:.1e}")
+
+            group = file.create_group(name)
+            for key, value in case.items():
+                if key != "activations":
+                    group.attrs[key] = value
+            group.attrs["activations"] = case["activations"]
+            group.attrs["units"] = np.array(UNITS, dtype=np.int64)
+            group.attrs["batch_size"] = BATCH
+            group.attrs["steps"] = STEPS
+            # The same samples serve all cases: hard links to one dataset.
+            for key, values in (("x", x), ("y", y)):
+                shared = "shared_" + key + ("" if values is not targets else "_targets")
+                if shared not in file:
+                    file.create_dataset(shared, data=values)
+                group[key] = file[shared]
+            write_tensors(group.create_group("initial"), initial)
+            write_tensors(group.create_group("final64"), final64)
+            write_tensors(group.create_group("final32"), final32)
+            write_tensors(group.create_group("gradient64"), gradient)
+            group.create_dataset("losses64", data=np.array(losses))
+
+        activations = ["leaky_relu", "leaky_relu", "softmax"]
+        torch.manual_seed(0)
+        network = Network(activations, 0.2, True)
+        group = file.create_group("forward")
+        group.attrs["activations"] = activations
+        group.attrs["units"] = np.array(UNITS, dtype=np.int64)
+        group.attrs["slope"] = 0.2
+        group.attrs["bias"] = True
+        group["x"] = file["shared_x"]
+        write_tensors(group.create_group("initial"), network.named())
+        with torch.no_grad():
+            group.create_dataset("outputs32", data=network(torch.from_numpy(x)).numpy())
+            group.create_dataset(
+                "outputs64", data=network.double()(torch.from_numpy(x).double()).numpy())
+        for shared in [key for key in file if key.startswith("shared_")]:
+            del file[shared]  # the links in the groups keep the data
+    os.replace(out + ".part", out)
+    print(f"{out}: {len(CASES)} cases, {os.path.getsize(out)} bytes, PyTorch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+// The lockstep contract, through the program: the same bits for any number of ranks and threads,
+// and however the run was cut.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "run_program.hpp"
+
+namespace lockstep {
+namespace {
+
+class ContractTest : public test::ProgramTest {
+ protected:
+  // 1,003 samples in batches of 100: leaves of 12 and 13 samples, and a last batch of 3, which
+  // leaves five of the eight leaves empty. Forty steps are more than three epochs.
+  void prepare(const std::string& training) {
+    datasets::write_dataset(path("train.h5"), images(1003));
+    datasets::write_dataset(path("test.h5"), images(777));
+    write("run.toml", "[data]\ntrain = \"" + path("train.h5") + "\"\ntest = \"" + path("test.h5") +
+                          "\"\n"
+                          "[model]\nlayers = [{ dense = 64, activation = \"relu\" }, "
+                          "{ dropout = 0.2 }, { dense = 10 }]\n" +
+                          training);
+  }
+
+  test::Ending train(const std::string& out, int ranks, int threads, const std::string& more = "") {
+    return test::lockstep("train " + path("run.toml") + " --out " + path(out) +
+                              " --set training.threads=" + std::to_string(threads) + " " + more,
+                          ranks);
+  }
+
+  nlohmann::json summary(const std::string& out) const {
+    return nlohmann::json::parse(read(out + "/summary.json"));
+  }
+
+  // Everything in a summary that does not tell of how it was computed.
+  nlohmann::json result(const std::string& out) const {
+    nlohmann::json all = summary(out);
+    for (const char* key : {"ranks", "threads", "seconds", "samples_per_second"}) all.erase(key);
+    return all;
+  }
+
+  void expect_same_for_all_ranks_and_threads() {
+    nlohmann::json first;
+    for (const int ranks : {1, 2, 3, 4, 5, 8}) {
+      for (const int threads : {1, 2}) {
+        const std::string out = std::to_string(ranks) + "x" + std::to_string(threads);
+        const auto ending = train(out, ranks, threads);
+        ASSERT_EQ(ending.exit_code, 0) << ending.output;
+        EXPECT_EQ(summary(out)["ranks"], ranks);
+        EXPECT_EQ(summary(out)["threads"], threads);
+        if (first.is_null()) first = result(out);
+        EXPECT_EQ(result(out), first) << out;
+      }
+    }
+  }
+};
+
+constexpr const char* kMinibatch =
+    "[optimizer]\nname = \"adam\"\n[regularization]\nl2 = 1e-4\n"
+    "[training]\nbatch_size = 100\nsteps = 40\nseed = 7\n";
+
+TEST_F(ContractTest, MinibatchIsTheSameForAllRanksAndThreads) {
+  prepare(kMinibatch);
+  expect_same_for_all_ranks_and_threads();
+  EXPECT_GT(summary("1x1")["test_accuracy"], 0.5) << "it did not learn, so the bits prove little";
+}
+
+TEST_F(ContractTest, StochasticDescentIsTheSameForAllRanksAndThreads) {
+  prepare("[optimizer]\nname = \"momentum\"\n[training]\ndescent = \"stochastic\"\nsteps = 40\n");
+  expect_same_for_all_ranks_and_threads();
+}
+
+TEST_F(ContractTest, WholeBatchIsTheSameForAllRanksAndThreads) {
+  prepare("[training]\ndescent = \"batch\"\nepochs = 3\nleaves = 16\n");
+  expect_same_for_all_ranks_and_threads();
+}
+
+TEST_F(ContractTest, AnInterruptedRunIsTheSameAsOneThatWasNot) {
+  prepare(kMinibatch);
+  ASSERT_EQ(train("whole", 1, 1).exit_code, 0);
+  const auto first = train("cut", 2, 1, "--set training.steps=17");
+  ASSERT_EQ(first.exit_code, 0) << first.output;
+  EXPECT_EQ(summary("cut")["steps"], 17);
+  const auto second = train("cut", 3, 2, "--resume");
+  ASSERT_EQ(second.exit_code, 0) << second.output;
+  EXPECT_EQ(result("cut"), result("whole"));
+
+  const auto diff = test::lockstep("diff " + path("cut/checkpoints/step-00000040.h5") + " " +
+                                   path("whole/checkpoints/step-00000040.h5"));
+  EXPECT_EQ(diff.exit_code, 0) << diff.output;
+  const auto other = test::lockstep("diff " + path("cut/checkpoints/step-00000017.h5") + " " +
+                                    path("cut/checkpoints/step-00000040.h5"));
+  EXPECT_EQ(other.exit_code, 1) << other.output;
+}
+
+TEST_F(ContractTest, EarlyStoppingAndValidationAreTheSameForAllRanks) {
+  prepare(
+      "[optimizer]\nname = \"rmsprop\"\nlearning_rate = 0.005\n"
+      "[training]\nbatch_size = 64\nepochs = 30\n[early_stopping]\npatience = 2\n");
+  const std::string split = "--set data.validation_fraction=0.2";
+  ASSERT_EQ(train("1", 1, 2, split).exit_code, 0);
+  ASSERT_LT(summary("1")["epochs"], 30) << "nothing was stopped";
+  ASSERT_EQ(train("3", 3, 1, split).exit_code, 0);
+  EXPECT_EQ(result("3"), result("1"));
+  const auto resumed = train("cut", 2, 1, split + " --set training.steps=25");
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+  ASSERT_EQ(train("cut", 5, 1, split + " --resume").exit_code, 0);
+  EXPECT_EQ(result("cut"), result("1"));
+}
+
+TEST_F(ContractTest, ASignalStopsAllRanksAfterACheckpoint) {
+  prepare(kMinibatch);
+  ASSERT_EQ(train("whole", 1, 1, "--set training.steps=2000").exit_code, 0);
+  const std::string command = std::string(MPIEXEC) + " --oversubscribe --bind-to none -np 2 " +
+                              LOCKSTEP_PROGRAM + " train " + path("run.toml") + " --out " +
+                              path("cut") + " --set training.steps=2000";
+  // mpirun passes SIGUSR1 on to the ranks; it is sent once there are metrics to be seen.
+  const auto stopped =
+      test::run("bash -c '" + command + " & until [ -s " + path("cut/metrics.jsonl") +
+                " ]; do sleep 0.02; done; kill -USR1 $!; wait $!; code=$?; "
+                "if [ $code -gt 128 ]; then wait $!; code=$?; fi; exit $code'");
+  ASSERT_EQ(stopped.exit_code, 75) << stopped.output;
+  EXPECT_NE(stopped.output.find("stopped by SIGUSR1"), std::string::npos) << stopped.output;
+  const auto resumed = train("cut", 3, 1, "--resume --set training.steps=2000");
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+  EXPECT_EQ(result("cut"), result("whole"));
+}
+
+}  // namespace
+}  // namespace lockstep

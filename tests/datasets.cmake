@@ -1,0 +1,6 @@
+foreach(name IN ITEMS atomic_file dataset describe hdf5 sample_order sha256 writer)
+  lockstep_test(NAME ${name}_test LIBS lockstep::datasets)
+endforeach()
+# The tests write files that only the C libraries know how to make.
+target_link_libraries(hdf5_test PRIVATE HDF5::HDF5)
+lockstep_test(NAME idx_test LIBS lockstep::datasets ZLIB::ZLIB)

@@ -1,0 +1,98 @@
+// The ways in which a rank can fail, as a program: session_faults CASE. session_test runs it under
+// mpirun and looks at its exit code, output and time. The program ends as session.hpp says that one
+// should.
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "comm/error.hpp"
+#include "comm/session.hpp"
+#include "comm/together.hpp"
+#include "comm/tree_reduction.hpp"
+
+namespace {
+
+using lockstep::comm::CommError;
+using lockstep::comm::Communicator;
+using lockstep::comm::RemoteError;
+using lockstep::comm::Session;
+using lockstep::comm::TreeReduction;
+
+constexpr int comm_code = 4;
+constexpr int work_code = 3;
+
+int exit_code_of(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const CommError&) {
+    return comm_code;
+  } catch (...) {
+    return work_code;
+  }
+}
+
+// The last rank stays away.
+bool is_last(const Communicator& world) {
+  return world.rank() + 1 == world.size();
+}
+
+void sum_forever(Communicator& world, const std::string& how) {
+  TreeReduction reduction(world, 8, 3'000'000);
+  const std::vector<float> partial(3'000'000, 1.0F);
+  const std::vector<std::span<const float>> partials(reduction.subtrees().size(), partial);
+  const std::vector<std::uint8_t> present(8, 1);
+  for (int step = 0;; ++step) {
+    if (step == 5 && is_last(world)) {
+      if (how == "sum_throw") throw std::runtime_error("broken in step 5");
+      if (how == "sum_sleep") sleep(60);
+      if (how == "sum_kill") raise(SIGKILL);
+    }
+    reduction.sum(partials, present, false);
+  }
+}
+
+void run(Communicator& world, const std::string& how) {
+  if (how == "done") return;
+  if (how == "throw" && is_last(world)) throw std::runtime_error("bad input");
+  if (how == "throw_all") throw std::runtime_error("bad input");
+  if (how == "barrier_sleep") {
+    if (is_last(world)) sleep(60);
+    world.barrier();
+  }
+  if (how == "barrier_throw") {
+    if (is_last(world)) throw std::runtime_error("bad input");
+    world.barrier();
+  }
+  if (how.starts_with("sum_")) sum_forever(world, how);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string how = argc > 1 ? argv[1] : "";
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  Session session(argc, argv);
+  session.world().set_timeout(1.0);
+  if (how.starts_with("abort ")) session.abort(std::stoi(how.substr(6)));
+  int code = 0;
+  try {
+    together(session.world(), exit_code_of, [&] { run(session.world(), how); });
+  } catch (const RemoteError& error) {
+    code = error.exit_code;
+  } catch (const std::exception& error) {
+    std::printf("error: %s\n", error.what());
+    code = exit_code_of(std::current_exception());
+  }
+  if (!session.in_step()) session.abort(code);
+  session.finalize();
+  return code;
+}

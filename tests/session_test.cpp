@@ -1,0 +1,97 @@
+#include "comm/session.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <string>
+
+namespace lockstep::comm {
+namespace {
+
+struct Ending {
+  int exit_code = -1;
+  double seconds = 0.0;
+  std::string output;  // of all ranks
+  int errors = 0;      // lines that begin with "error:"
+};
+
+// Runs session_faults CASE on `ranks` ranks, with a limit so that a hang is a failure.
+Ending run(const std::string& fault, int ranks) {
+  const std::string command = "timeout 40 " MPIEXEC " --oversubscribe --bind-to none -np " +
+                              std::to_string(ranks) + " " SESSION_FAULTS " '" + fault + "' 2>&1";
+  Ending ending;
+  const auto start = std::chrono::steady_clock::now();
+  FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return ending;
+  std::array<char, 4096> line{};
+  while (fgets(line.data(), line.size(), pipe) != nullptr) {
+    ending.output += line.data();
+    if (std::string(line.data()).starts_with("error:")) ++ending.errors;
+  }
+  const int status = pclose(pipe);
+  ending.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (WIFEXITED(status)) ending.exit_code = WEXITSTATUS(status);
+  return ending;
+}
+
+// Seconds within which a run must end by itself, generous for a busy machine.
+constexpr double soon = 15.0;
+
+TEST(Session, EndsInOrder) {
+  for (const int ranks : {1, 3}) {
+    const Ending ending = run("done", ranks);
+    EXPECT_EQ(ending.exit_code, 0) << ending.output;
+    EXPECT_LT(ending.seconds, soon);
+  }
+}
+
+TEST(Session, OneErrorEndsAllWithOneMessageAndItsCode) {
+  for (const char* const fault : {"throw", "throw_all", "barrier_throw", "sum_throw"}) {
+    for (const int ranks : {1, 3}) {
+      const Ending ending = run(fault, ranks);
+      EXPECT_EQ(ending.exit_code, 3) << fault << " on " << ranks << "\n" << ending.output;
+      EXPECT_EQ(ending.errors, 1) << fault << " on " << ranks << "\n" << ending.output;
+      EXPECT_LT(ending.seconds, soon) << fault << " on " << ranks;
+    }
+  }
+}
+
+// The time limit is one second in session_faults; the absent rank would sleep for sixty.
+TEST(Session, ARankThatDoesNotAnswerIsNamedWithinTheTimeLimit) {
+  for (const char* const fault : {"barrier_sleep", "sum_sleep"}) {
+    for (const int ranks : {2, 4}) {
+      const Ending ending = run(fault, ranks);
+      EXPECT_EQ(ending.exit_code, 4) << fault << " on " << ranks << "\n" << ending.output;
+      EXPECT_GE(ending.errors, 1) << ending.output;
+      EXPECT_NE(ending.output.find("no answer from rank " + std::to_string(ranks - 1) + " in"),
+                std::string::npos)
+          << ending.output;
+      EXPECT_GE(ending.seconds, 1.0);
+      EXPECT_LT(ending.seconds, soon) << fault << " on " << ranks;
+    }
+  }
+}
+
+TEST(Session, AKilledRankEndsAll) {
+  const Ending ending = run("sum_kill", 3);
+  EXPECT_NE(ending.exit_code, 0) << ending.output;
+  EXPECT_LT(ending.seconds, soon);
+}
+
+TEST(Session, AbortNeverReportsSuccess) {
+  for (const int code : {-1, 0, 256, 512}) {
+    EXPECT_EQ(run("abort " + std::to_string(code), 2).exit_code, 1) << code;
+  }
+  EXPECT_EQ(run("abort 5", 2).exit_code, 5);
+  EXPECT_EQ(run("abort 5", 1).exit_code, 5);
+}
+
+TEST(Session, IsNotActiveOutsideOne) {
+  EXPECT_FALSE(Session::active());
+}
+
+}  // namespace
+}  // namespace lockstep::comm

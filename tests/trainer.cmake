@@ -1,0 +1,10 @@
+
+# Tests that run the program, alone and under mpirun.
+foreach(name IN ITEMS contract bad_input)
+  lockstep_test(NAME ${name}_test LIBS lockstep::datasets nlohmann_json::nlohmann_json TIMEOUT 400)
+  add_dependencies(${name}_test lockstep)
+  target_compile_definitions(${name}_test PRIVATE
+    MPIEXEC="${MPIEXEC_EXECUTABLE}" LOCKSTEP_PROGRAM="$<TARGET_FILE:lockstep>")
+  set_tests_properties(${name}_test PROPERTIES PROCESSORS 2
+    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_mpi_yield_when_idle=1")
+endforeach()

@@ -1,0 +1,162 @@
+#include "trainer/command_line.hpp"
+
+#include <CLI/CLI.hpp>
+#include <sstream>
+
+#include "trainer/config.hpp"
+#include "trainer/version.hpp"
+
+namespace lockstep::trainer {
+namespace {
+
+constexpr const char* kExamples = R"(
+Examples:
+  lockstep dataset import idx images.gz labels.gz -o train.h5
+  lockstep train config.toml --out runs/first
+  mpirun -np 4 --bind-to none lockstep train config.toml --set training.seed=2
+  lockstep train config.toml --out runs/first --resume
+  lockstep evaluate runs/first/checkpoints/step-00000468.h5 test.h5
+
+The same configuration gives the same bits for any number of ranks and threads.
+Exit codes: 0 done, 1 compared and different, 2 command line or configuration, 3 data or
+checkpoint, 4 communication, 5 diverged, 75 stopped by a signal after a checkpoint.)";
+
+// Everything that options are parsed into; the chosen subcommand says which of it counts.
+struct Parsed {
+  TrainOptions train;
+  std::string out;
+  std::string resume;
+  bool help_config = false;
+  EvaluateOptions evaluate;
+  PredictOptions predict;
+  InspectOptions inspect;
+  DiffOptions diff;
+  ImportOptions import;
+  InfoOptions info;
+};
+
+void add_names(CLI::App& app, datasets::Names& names) {
+  app.add_option("--x", names.x, "Name of the inputs in the file (default: recognised)");
+  app.add_option("--y", names.y, "Name of the targets in the file (default: recognised)");
+}
+
+void add_train(CLI::App& app, Parsed& parsed) {
+  CLI::App* train = app.add_subcommand(
+      "train",
+      "Train a network as CONFIG says; run it alone, or under mpirun or srun on many ranks");
+  train->add_option("CONFIG", parsed.train.config, "Configuration (TOML)");
+  train
+      ->add_option("--set", parsed.train.settings,
+                   "Set a key over the file: --set training.epochs=5 (may be repeated)")
+      ->type_name("KEY=VALUE")
+      ->take_all();
+  train
+      ->add_option("--out", parsed.out,
+                   "Run directory, made if missing (default: a new one under runs/)")
+      ->type_name("DIR");
+  train
+      ->add_option("--resume", parsed.resume,
+                   "Go on from this checkpoint, or from the newest valid one of --out")
+      ->type_name("[FILE]")
+      ->expected(0, 1);
+  train->add_flag("--help-config", parsed.help_config,
+                  "List every key of the configuration with its default and meaning");
+}
+
+void add_evaluate(CLI::App& app, Parsed& parsed) {
+  CLI::App* evaluate =
+      app.add_subcommand("evaluate", "Loss and accuracy of a checkpoint's network on a dataset");
+  evaluate->add_option("CHECKPOINT", parsed.evaluate.checkpoint, "Checkpoint")->required();
+  evaluate->add_option("DATA", parsed.evaluate.data, "Dataset (HDF5)")->required();
+  evaluate->add_option("--threads", parsed.evaluate.threads, "Threads a rank (default: its share)");
+  add_names(*evaluate, parsed.evaluate.names);
+}
+
+void add_predict(CLI::App& app, Parsed& parsed) {
+  CLI::App* predict =
+      app.add_subcommand("predict", "The outputs of a checkpoint's network for every sample");
+  predict->add_option("CHECKPOINT", parsed.predict.checkpoint, "Checkpoint")->required();
+  predict->add_option("DATA", parsed.predict.data, "Dataset (HDF5)")->required();
+  predict->add_option("-o,--out", parsed.predict.out, "File for /outputs and /class (HDF5)")
+      ->required();
+  predict->add_option("--threads", parsed.predict.threads, "Threads a rank (default: its share)");
+  add_names(*predict, parsed.predict.names);
+}
+
+void add_looking(CLI::App& app, Parsed& parsed) {
+  CLI::App* inspect = app.add_subcommand(
+      "inspect", "What a checkpoint holds, or the network that a configuration (.toml) makes");
+  inspect->add_option("FILE", parsed.inspect.file, "Checkpoint or configuration")->required();
+  CLI::App* diff = app.add_subcommand(
+      "diff", "The first difference of two checkpoints (exit 0: same bits, 1: different)");
+  diff->add_option("A", parsed.diff.a, "Checkpoint")->required();
+  diff->add_option("B", parsed.diff.b, "Checkpoint")->required();
+}
+
+void add_dataset(CLI::App& app, Parsed& parsed) {
+  CLI::App* dataset = app.add_subcommand("dataset", "Bring data in, and look at it");
+  dataset->require_subcommand(1);
+  CLI::App* import = dataset->add_subcommand("import", "Turn files of other formats into HDF5");
+  import->require_subcommand(1);
+  CLI::App* idx = import->add_subcommand(
+      "idx", "IDX, the format of MNIST: an images and a labels file, gzip or plain");
+  idx->add_option("IMAGES", parsed.import.images, "Images (IDX)")->required();
+  idx->add_option("LABELS", parsed.import.labels, "Labels (IDX)")->required();
+  idx->add_option("-o,--out", parsed.import.out, "Dataset to write (HDF5)")->required();
+  CLI::App* info = dataset->add_subcommand("info", "What a dataset holds");
+  info->add_option("FILE", parsed.info.file, "Dataset (HDF5)")->required();
+  add_names(*info, parsed.info.names);
+}
+
+Command train_command(const CLI::App& train, Parsed& parsed) {
+  if (parsed.help_config) return Message{describe_keys()};
+  if (train.count("CONFIG") == 0) {
+    return Message{"lockstep train: CONFIG is required (see lockstep train --help)\n",
+                   ExitCode::wrong_configuration};
+  }
+  if (train.count("--out") > 0) parsed.train.out = parsed.out;
+  parsed.train.resume = train.count("--resume") > 0;
+  if (!parsed.resume.empty()) parsed.train.checkpoint = parsed.resume;
+  if (parsed.train.resume && !parsed.train.out) {
+    return Message{"lockstep train: --resume needs --out DIR, the run to go on with\n",
+                   ExitCode::wrong_configuration};
+  }
+  return parsed.train;
+}
+
+Command chosen_command(const CLI::App& app, Parsed& parsed) {
+  const CLI::App* command = app.get_subcommands().front();
+  const std::string name = command->get_name();
+  if (name == "train") return train_command(*command, parsed);
+  if (name == "evaluate") return parsed.evaluate;
+  if (name == "predict") return parsed.predict;
+  if (name == "inspect") return parsed.inspect;
+  if (name == "diff") return parsed.diff;
+  if (command->got_subcommand("info")) return parsed.info;
+  return parsed.import;
+}
+
+}  // namespace
+
+Command parse_command_line(int argc, const char* const* argv) {
+  Parsed parsed;
+  CLI::App app("lockstep trains neural networks on CPU clusters.", "lockstep");
+  app.set_version_flag("--version", std::string("lockstep ") + kProgramVersion);
+  app.footer(kExamples);
+  app.require_subcommand(1);
+  add_train(app, parsed);
+  add_evaluate(app, parsed);
+  add_predict(app, parsed);
+  add_looking(app, parsed);
+  add_dataset(app, parsed);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream out, err;
+    const bool wrong = app.exit(error, out, err) != 0;
+    return Message{out.str() + err.str(), wrong ? ExitCode::wrong_configuration : ExitCode::done};
+  }
+  return chosen_command(app, parsed);
+}
+
+}  // namespace lockstep::trainer

@@ -1,0 +1,236 @@
+// lockstep train: from a configuration to a run directory with a trained, tested network.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <tbb/global_control.h>
+#include <tbb/task_arena.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "comm/together.hpp"
+#include "nn/kernels/kernels.hpp"
+#include "trainer/checkpoint_files.hpp"
+#include "trainer/commands/commands.hpp"
+#include "trainer/model.hpp"
+#include "trainer/numbers.hpp"
+#include "trainer/placement.hpp"
+#include "trainer/run_record.hpp"
+#include "trainer/stop_signal.hpp"
+#include "trainer/training.hpp"
+#include "trainer/version.hpp"
+
+namespace lockstep::trainer {
+namespace {
+
+// Keys whose change does not make a resumed run another one.
+bool may_change_on_resume(const std::string& key) {
+  return key == "training.epochs" || key == "training.steps" || key == "training.threads" ||
+         key.starts_with("checkpoint.") || key.starts_with("comm.") || key == "data.test";
+}
+
+// One run of the train command. Rank 0 alone has a record.
+class TrainRun {
+ public:
+  TrainRun(const TrainOptions& options, comm::Communicator& world)
+      : options_(options),
+        world_(world),
+        config_(read_config(options.config, options.settings)),
+        threads_(threads_for(config_.training.threads, world.local_size())) {
+    world_.set_timeout(config_.comm.timeout);
+    check_ranks();
+  }
+
+  ExitCode run() {
+    ExitCode code = ExitCode::done;
+    const tbb::global_control limit(tbb::global_control::max_allowed_parallelism, threads_);
+    tbb::task_arena(static_cast<int>(threads_)).execute([&] { code = run_in_arena(); });
+    return code;
+  }
+
+ private:
+  ExitCode run_in_arena() {
+    const datasets::Names names{config_.data.x, config_.data.y};
+    const auto data = datasets::Dataset::read(config_.data.train, names);
+    std::optional<datasets::Dataset> test;
+    if (!config_.data.test.empty()) test = datasets::Dataset::read(config_.data.test, names);
+    Training training(config_, data, world_);
+    if (test) check_fits(training.network(), *test, "data.test");
+    if (!config_.model.initial_parameters.empty() && !options_.resume) {
+      const std::string& file = config_.model.initial_parameters;
+      training.start_from(read_parameters(file), file);
+    }
+    open_record();
+    if (options_.resume) resume(training, data);
+    introduce(training, data);
+
+    const StopSignal signal;
+    const TrainingEnd end = training.run(record_ ? record_->observer() : TrainingObserver{},
+                                         [&] { return signal.requested(); });
+    if (end == TrainingEnd::stopped_by_signal) {
+      say(fmt::format("stopped by {} after step {}; go on with --resume", signal.name(),
+                      training.state().step));
+      return ExitCode::stopped;
+    }
+    if (end == TrainingEnd::stopped_early) {
+      say(
+          fmt::format("stopped early: no better validation loss for {} epochs; the parameters of "
+                      "epoch {} are the result",
+                      training.state().epochs_without_improvement, training.state().best_epoch));
+    }
+    std::optional<Evaluation> tested;
+    if (test) {
+      tested = trainer::evaluate(training.network(), training.result(), *test,
+                                 all_rows(test->samples()), world_);
+    }
+    if (record_) summarise(training, tested);
+    return ExitCode::done;
+  }
+
+  void check_ranks() const {
+    const std::size_t leaves = config_.training.leaves;
+    if (world_.size() <= leaves) return;
+    std::size_t enough = leaves;
+    while (enough < world_.size()) enough *= 2;
+    throw ConfigError(fmt::format(
+        "{} ranks, but training.leaves = {}: every rank needs a leaf; start at most {} ranks, or "
+        "set training.leaves = {} (which makes it another run, with other bits)",
+        world_.size(), leaves, leaves, enough));
+  }
+
+  void open_record() {
+    comm::together(
+        world_, [](const std::exception_ptr& e) { return static_cast<int>(exit_code_of(e)); },
+        [&] {
+          if (world_.rank() != 0) return;
+          const auto path = options_.out.value_or(default_run_path(options_.config));
+          record_.emplace(
+              RunDirectory::create(path, options_.resume ? RunStart::resume : RunStart::fresh),
+              config_);
+        });
+  }
+
+  // Rank 0 finds the checkpoint, every rank reads it.
+  void resume(Training& training, const datasets::Dataset& data) {
+    std::string path;
+    if (record_) path = choose_checkpoint().string();
+    world_.broadcast(path, 0);
+    const Checkpoint checkpoint = read_checkpoint(path);
+    training.resume(checkpoint, path);
+    if (!record_) return;
+    record_->directory().drop_metrics_after(checkpoint.state.step);
+    say(fmt::format("resume  {} (epoch {}, step {})", path, checkpoint.state.epoch,
+                    checkpoint.state.step));
+    std::vector<std::string> changed = differences(parse_config(checkpoint.config, path), config_);
+    std::erase_if(changed, may_change_on_resume);
+    if (!changed.empty()) {
+      record_->warn(fmt::format("this is no longer the run that wrote the checkpoint: {} changed",
+                                fmt::join(changed, ", ")));
+    }
+    if (checkpoint.data_digest != data.digest()) {
+      record_->warn(
+          fmt::format("{} is not the data that the checkpoint was trained on", config_.data.train));
+    }
+    const std::string_view instruction_set = nn::kernels<float>().instruction_set;
+    if (checkpoint.instruction_set != instruction_set) {
+      say(fmt::format("the checkpoint was written with {} kernels, this run uses {}: the same bits",
+                      checkpoint.instruction_set, instruction_set));
+    }
+  }
+
+  std::filesystem::path choose_checkpoint() {
+    if (options_.checkpoint) return *options_.checkpoint;
+    const auto& directory = record_->directory().path();
+    std::vector<std::string> damaged;
+    const auto found = newest_valid_checkpoint(directory, &damaged);
+    for (const std::string& one : found ? found->skipped : damaged) {
+      record_->warn(fmt::format("passed over a damaged checkpoint: {}", one));
+    }
+    if (!found) {
+      throw CheckpointError(
+          fmt::format("{}: holds no valid checkpoint to resume from", directory.string()));
+    }
+    return found->path;
+  }
+
+  void introduce(const Training& training, const datasets::Dataset& data) {
+    if (!record_) return;
+    say(fmt::format("lockstep {}, {} rank{} x {} thread{}, {} kernels", kProgramVersion,
+                    world_.size(), world_.size() == 1 ? "" : "s", threads_,
+                    threads_ == 1 ? "" : "s", nn::kernels<float>().instruction_set));
+    say(fmt::format(
+        "data    {}: {} samples to train{} of {} values, {} {}", config_.data.train,
+        with_commas(training.training_samples()),
+        training.validation_samples() == 0
+            ? ""
+            : fmt::format(" and {} to validate", with_commas(training.validation_samples())),
+        data.features(), data.target_width(), data.has_classes() ? "classes" : "targets"));
+    std::vector<std::string> layers;
+    for (const auto& layer : training.network().layers()) layers.push_back(layer->describe());
+    say(fmt::format("model   {}; {}; {} parameters", fmt::join(layers, "; "), config_.model.loss,
+                    with_commas(training.network().layout().count())));
+    say(fmt::format("train   {}, learning rate {}, {} samples a step, {} leaves, seed {}",
+                    config_.optimizer.name, config_.optimizer.learning_rate,
+                    with_commas(training.batch_size()), config_.training.leaves,
+                    config_.training.seed));
+    say(fmt::format("run     {}", record_->directory().path().string()));
+  }
+
+  void summarise(const Training& training, const std::optional<Evaluation>& tested) {
+    const double speed =
+        training.seconds_trained() > 0
+            ? static_cast<double>(training.samples_trained()) / training.seconds_trained()
+            : 0.0;
+    nlohmann::ordered_json summary;
+    summary["ranks"] = world_.size();
+    summary["threads"] = threads_;
+    summary["parameters"] = training.network().layout().count();
+    summary["epochs"] = training.state().epoch;
+    summary["steps"] = training.state().step;
+    summary["seconds"] = training.state().seconds;
+    summary["samples_per_second"] = speed;
+    summary["train_loss"] = nullptr;
+    if (training.last_train_loss()) summary["train_loss"] = *training.last_train_loss();
+    summary["test_loss"] = nullptr;
+    summary["test_accuracy"] = nullptr;
+    if (tested) {
+      summary["test_loss"] = tested->loss;
+      if (tested->accuracy) summary["test_accuracy"] = *tested->accuracy;
+    }
+    if (std::isfinite(training.state().best_validation_loss)) {
+      summary["best_validation_loss"] = training.state().best_validation_loss;
+      summary["best_epoch"] = training.state().best_epoch;
+    }
+    summary["parameters_sha256"] =
+        parameters_sha256(training.network().layout(), training.result());
+    summary["instruction_set"] = nn::kernels<float>().instruction_set;
+    record_->write_summary(summary);
+    if (tested) {
+      say(fmt::format(
+          "test    loss {:.4f}{}", tested->loss,
+          tested->accuracy ? fmt::format(", accuracy {:.2f} %", 100 * *tested->accuracy) : ""));
+    }
+    say(fmt::format("done    {} steps in {:.1f} s, {} samples/s; parameters sha256 {}",
+                    with_commas(training.state().step), training.state().seconds,
+                    with_commas(static_cast<std::uint64_t>(speed)),
+                    summary["parameters_sha256"].get<std::string>()));
+  }
+
+  void say(const std::string& line) {
+    if (record_) record_->say(line);
+  }
+
+  const TrainOptions& options_;
+  comm::Communicator& world_;
+  Config config_;
+  std::size_t threads_;
+  std::optional<RunRecord> record_;
+};
+
+}  // namespace
+
+ExitCode train(const TrainOptions& options, comm::Communicator& world) {
+  return TrainRun(options, world).run();
+}
+
+}  // namespace lockstep::trainer

@@ -1,0 +1,190 @@
+// The one table of the configuration's keys: name, limits and meaning of each, with its field.
+//
+// describe() walks a visitor over every section and key of a Config. Reading, checking, writing,
+// comparing and the help text are visitors; none of them names a key. Defaults are those of the
+// structs in config.hpp.
+//
+// A visitor has
+//   void section(std::string_view name);
+//   template <class T> void field(const Field& field, T& value);
+// where T is bool, double, std::uint64_t, std::string, std::optional<bool>, std::optional<double>
+// or std::vector<LayerConfig>, const if the Config is. Not thread-safe beyond its arguments; local.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string_view>
+
+#include "trainer/config.hpp"
+
+namespace lockstep::trainer::schema {
+
+// What values a key takes. Numbers: low..high, an end of which may be open; integers beyond 2^63-1,
+// which TOML lacks, only where `full_range` is set. Strings: one of `choices` if there are any.
+struct Rule {
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool low_open = false;
+  bool high_open = false;
+  bool power_of_two = false;
+  bool full_range = false;
+  bool required = false;  // an empty string or list is an error
+  std::span<const std::string_view> choices = {};
+};
+
+struct Field {
+  std::string_view key;
+  Rule rule;
+  std::string_view meaning;
+  std::string_view unset = {};       // what an absent optional or an empty string stands for
+  bool applies = true;               // false: nothing reads the key beside the values given so far
+  std::string_view applies_to = {};  // the keys or values with which it is read
+};
+
+inline constexpr Rule any{};
+inline constexpr Rule required{.required = true};
+inline constexpr Rule fraction{.low = 0, .high = 1, .high_open = true};
+inline constexpr Rule positive{.low = 0, .low_open = true};
+constexpr Rule at_least(double low) {
+  return {.low = low};
+}
+constexpr Rule one_of(std::span<const std::string_view> choices) {
+  return {.choices = choices};
+}
+
+inline constexpr std::array<std::string_view, 5> activations{"sigmoid", "tanh", "relu",
+                                                             "leaky_relu", "softmax"};
+inline constexpr std::array<std::string_view, 7> initializers{
+    "auto", "he", "xavier", "normal", "uniform", "zero", "constant"};
+inline constexpr std::array<std::string_view, 2> losses{"cross_entropy", "mean_squared_error"};
+inline constexpr std::array<std::string_view, 5> optimizers{"sgd", "momentum", "adagrad", "rmsprop",
+                                                            "adam"};
+inline constexpr std::array<std::string_view, 3> descents{"batch", "minibatch", "stochastic"};
+inline constexpr std::array<std::string_view, 1> precisions{"float32"};
+
+// The keys of one entry of model.layers. `layer.kind` must be set before; the order matters, since
+// whether `slope` and `scale` apply follows from the values read before them.
+template <class Visitor, class Layer>
+void describe_layer(Visitor& v, Layer& layer) {
+  using Kind = LayerConfig::Kind;
+  const bool dense = layer.kind == Kind::dense;
+  v.field(Field{"dense",
+                {.low = 1, .high = 2147483647},
+                "outputs of a fully connected layer",
+                "-",
+                dense,
+                "dense layers"},
+          layer.units);
+  v.field(Field{"activation", one_of(activations), "a layer of its own, or a dense layer's", "none",
+                layer.kind != Kind::dropout, "dense and activation layers"},
+          layer.activation);
+  v.field(Field{"dropout", fraction, "share of units dropped in training", "-",
+                layer.kind == Kind::dropout, "dropout layers"},
+          layer.rate);
+  v.field(Field{"bias", any, "dense: add a bias", {}, dense, "dense layers"}, layer.bias);
+  v.field(Field{"slope",
+                {.low = 0, .high = 1},
+                "leaky_relu: slope below zero",
+                {},
+                layer.activation == "leaky_relu",
+                "layers with activation = \"leaky_relu\""},
+          layer.slope);
+  v.field(Field{"initializer",
+                one_of(initializers),
+                "dense: first weights (auto: he for relu and leaky_relu, else xavier)",
+                {},
+                dense,
+                "dense layers"},
+          layer.initializer);
+  const bool spread = layer.initializer == "normal" || layer.initializer == "uniform";
+  v.field(Field{"scale",
+                spread ? at_least(0) : any,
+                "standard deviation (normal), half width (uniform), value (constant)",
+                {},
+                dense && (spread || layer.initializer == "constant"),
+                "layers with initializer = \"normal\", \"uniform\" or \"constant\""},
+          layer.scale);
+}
+
+template <class Visitor, class C>
+void describe(Visitor& v, C& c) {
+  v.section("data");
+  v.field(Field{"train", required, "HDF5 file of the training set"}, c.data.train);
+  v.field(Field{"test", any, "HDF5 file tested after training", "no test"}, c.data.test);
+  v.field(Field{"x", any, "name of the inputs in the files", "recognised"}, c.data.x);
+  v.field(Field{"y", any, "name of the targets in the files", "recognised"}, c.data.y);
+  v.field(Field{"validation_fraction", fraction, "share of the training set held out"},
+          c.data.validation_fraction);
+
+  v.section("model");
+  v.field(Field{"layers", required, "the layers in order"}, c.model.layers);
+  v.field(Field{"loss", one_of(losses), "what training makes small"}, c.model.loss);
+  v.field(Field{"initial_parameters", any, "checkpoint or HDF5 file to start from", "drawn"},
+          c.model.initial_parameters);
+
+  v.section("optimizer");
+  auto& o = c.optimizer;
+  v.field(Field{"name", one_of(optimizers), "how a gradient becomes an update"}, o.name);
+  v.field(Field{"learning_rate", positive, "size of a step"}, o.learning_rate);
+  v.field(Field{"momentum", fraction, "momentum: share b of the velocity kept"}, o.momentum);
+  v.field(Field{"averaged", any, "momentum: v = b*v + (1-b)*g instead of v = b*v + g"}, o.averaged);
+  v.field(Field{"beta1", fraction, "adam: share of the mean gradient kept"}, o.beta1);
+  v.field(Field{"beta2", fraction, "adam: share of the mean square kept"}, o.beta2);
+  v.field(Field{"decay", fraction, "rmsprop: share of the mean square kept"}, o.decay);
+  v.field(Field{"epsilon", positive,
+                "keeps the divisor from zero (1e-8 for adam and rmsprop, 1e-10 for adagrad)",
+                "by optimizer"},
+          o.epsilon);
+  v.field(Field{"epsilon_inside_root", any, "sqrt(s + epsilon) instead of sqrt(s) + epsilon",
+                "by optimizer"},
+          o.epsilon_inside_root);
+
+  v.section("regularization");
+  auto& r = c.regularization;
+  v.field(Field{"l1", at_least(0), "adds l1 * sign(w) to the gradient"}, r.l1);
+  v.field(Field{"l2", at_least(0), "adds l2 * w to the gradient"}, r.l2);
+  v.field(Field{"biases", any, "penalise biases too"}, r.biases);
+
+  v.section("early_stopping");
+  v.field(Field{"patience", at_least(0), "epochs without a better validation loss (0: off)"},
+          c.early_stopping.patience);
+  v.field(Field{"minimum_improvement", at_least(0), "a smaller gain does not count as better"},
+          c.early_stopping.minimum_improvement);
+
+  v.section("training");
+  auto& t = c.training;
+  v.field(Field{"descent", one_of(descents), "samples per update: all, batch_size or one"},
+          t.descent);
+  v.field(Field{"batch_size", at_least(1), "samples per update of descent = \"minibatch\""},
+          t.batch_size);
+  v.field(Field{"epochs", at_least(1), "passes over the training set"}, t.epochs);
+  v.field(Field{"steps", at_least(0), "stop after this many updates instead (0: after epochs)"},
+          t.steps);
+  v.field(Field{"seed", {.low = 0, .full_range = true}, "keys every random number"}, t.seed);
+  v.field(Field{"leaves",
+                {.low = 1, .high = 65536, .power_of_two = true},
+                "slices of a batch, at least as many as ranks"},
+          t.leaves);
+  v.field(Field{"shuffle", any, "a new order of samples every epoch (false: that of the file)"},
+          t.shuffle);
+  v.field(Field{"threads",
+                {.low = 0, .high = 65536},
+                "per rank (0: the cores of the node divided by its ranks)"},
+          t.threads);
+  v.field(Field{"precision", one_of(precisions), "of parameters and arithmetic"}, t.precision);
+
+  v.section("checkpoint");
+  v.field(Field{"every_epochs", at_least(0), "save after every N epochs (0: only at the end)"},
+          c.checkpoint.every_epochs);
+  v.field(Field{"every_steps", at_least(0), "save after every N updates (0: not by updates)"},
+          c.checkpoint.every_steps);
+  v.field(Field{"keep", at_least(1), "newest checkpoints kept"}, c.checkpoint.keep);
+
+  v.section("comm");
+  v.field(Field{"timeout", positive, "seconds without word from another rank until the run ends"},
+          c.comm.timeout);
+}
+
+}  // namespace lockstep::trainer::schema

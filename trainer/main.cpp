@@ -1,0 +1,106 @@
+// The program: parse the line, join the other ranks if the command is theirs too, run, and say how
+// it ended. This is the only place that exits.
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "comm/session.hpp"
+#include "comm/together.hpp"
+#include "trainer/command_line.hpp"
+
+namespace lockstep::trainer {
+namespace {
+
+void complain(const std::exception_ptr& error) {
+  const std::string message = message_of(error);
+  if (!message.empty()) std::fprintf(stderr, "lockstep: %s\n", message.c_str());
+}
+
+int code_of(const std::exception_ptr& error) {
+  return static_cast<int>(exit_code_of(error));
+}
+
+// Prints for all ranks: each would say the same.
+ExitCode show(const Message& message, std::size_t rank) {
+  if (rank == 0) {
+    std::fputs(message.text.c_str(), message.code == ExitCode::done ? stdout : stderr);
+  }
+  return message.code;
+}
+
+// A command of this process alone.
+ExitCode run(const Message& message) {
+  return show(message, 0);
+}
+ExitCode run(const InspectOptions& options) {
+  return inspect(options.file);
+}
+ExitCode run(const DiffOptions& options) {
+  return diff(options.a, options.b);
+}
+ExitCode run(const ImportOptions& options) {
+  return import_idx(options);
+}
+ExitCode run(const InfoOptions& options) {
+  return dataset_info(options.file, options.names);
+}
+
+// A command of all ranks.
+ExitCode run(const TrainOptions& options, comm::Communicator& world) {
+  return train(options, world);
+}
+ExitCode run(const EvaluateOptions& options, comm::Communicator& world) {
+  return evaluate(options, world);
+}
+ExitCode run(const PredictOptions& options, comm::Communicator& world) {
+  return predict(options, world);
+}
+
+template <class Options>
+constexpr bool is_for_all_ranks = requires(const Options& options, comm::Communicator& world) {
+  run(options, world);
+};
+
+template <class Options>
+int run_alone(const Options& options) {
+  try {
+    return static_cast<int>(run(options));
+  } catch (...) {
+    complain(std::current_exception());
+    return code_of(std::current_exception());
+  }
+}
+
+// If the command fails on one rank, it ends on all, with that rank's message and code.
+template <class Options>
+int run_on_all_ranks(const Options& options, int argc, char** argv) {
+  comm::Session session(argc, argv);
+  int code = 0;
+  try {
+    comm::together(session.world(), code_of,
+                   [&] { code = static_cast<int>(run(options, session.world())); });
+  } catch (...) {
+    complain(std::current_exception());
+    code = code_of(std::current_exception());
+  }
+  if (!session.in_step()) session.abort(code);
+  session.finalize();
+  return code;
+}
+
+}  // namespace
+}  // namespace lockstep::trainer
+
+int main(int argc, char** argv) {
+  using namespace lockstep::trainer;
+  const Command command = parse_command_line(argc, argv);
+  return std::visit(
+      [&]<class Options>(const Options& options) {
+        if constexpr (is_for_all_ranks<Options>) {
+          return run_on_all_ranks(options, argc, argv);
+        } else {
+          return run_alone(options);
+        }
+      },
+      command);
+}

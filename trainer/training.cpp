@@ -1,0 +1,279 @@
+#include "trainer/training.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "nn/kernels/kernels.hpp"
+#include "trainer/exit_code.hpp"
+#include "trainer/model.hpp"
+#include "trainer/version.hpp"
+
+namespace lockstep::trainer {
+namespace {
+
+std::size_t batch_size_of(const TrainingConfig& config, std::size_t samples) {
+  if (config.descent == "batch") return samples;
+  if (config.descent == "stochastic") return 1;
+  return std::min(config.batch_size, samples);
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// In the leaf tree's order; an empty leaf's 0 changes nothing.
+double sum_over_leaves(std::span<const double> by_leaf) {
+  std::vector<double> level(by_leaf.begin(), by_leaf.end());
+  for (std::size_t n = level.size(); n > 1; n /= 2) {
+    for (std::size_t i = 0; i < n / 2; ++i) level[i] = level[2 * i] + level[2 * i + 1];
+  }
+  return level[0];
+}
+
+}  // namespace
+
+Training::Training(const Config& config, const datasets::Dataset& data,
+                   comm::Communicator& communicator)
+    : config_(config),
+      data_(data),
+      communicator_(communicator),
+      rows_(datasets::split(data.samples(), config.data.validation_fraction, config.training.seed)),
+      network_(build_network(config.model, data)),
+      batch_size_(batch_size_of(config.training, rows_.train.size())),
+      parameters_(network_.layout().buffer_size()),
+      optimizer_(network_.layout(), optimizer_options(config)),
+      step_(network_, data, communicator, config.training.leaves, batch_size_,
+            config.training.seed) {
+  state_.epoch_loss_by_leaf.resize(config.training.leaves);
+  state_.epoch_correct_by_leaf.resize(config.training.leaves);
+  network_.initialize(config.training.seed, parameters_.span());
+}
+
+void Training::start_from(std::span<const NamedTensor> parameters, std::string_view origin) {
+  copy_into(parameters, network_.layout(), parameters_.span(), origin);
+}
+
+void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
+  const nn::ParameterLayout& layout = network_.layout();
+  copy_into(checkpoint.parameters, layout, parameters_.span(), origin);
+  const auto moments = optimizer_.moments();
+  if (checkpoint.moments.size() != moments.size()) {
+    throw CheckpointError(fmt::format("{}: holds {} optimizer moments, but {} has {}", origin,
+                                      checkpoint.moments.size(), config_.optimizer.name,
+                                      moments.size()));
+  }
+  for (std::size_t i = 0; i < moments.size(); ++i) {
+    const auto& [name, tensors] = checkpoint.moments[i];
+    if (name != moments[i].name) {
+      throw CheckpointError(fmt::format("{}: holds the optimizer moment {} where {} has {}", origin,
+                                        name, config_.optimizer.name, moments[i].name));
+    }
+    copy_into(tensors, layout, moments[i].values.span(), origin);
+  }
+  if (checkpoint.state.epoch_loss_by_leaf.size() != config_.training.leaves) {
+    throw CheckpointError(fmt::format("{}: was written with {} leaves, but training.leaves is {}",
+                                      origin, checkpoint.state.epoch_loss_by_leaf.size(),
+                                      config_.training.leaves));
+  }
+  if (!checkpoint.best.empty()) {
+    best_ = nn::AlignedBuffer<float>(layout.buffer_size());
+    copy_into(checkpoint.best, layout, best_.span(), origin);
+  }
+  state_ = checkpoint.state;
+  state_.finished = false;  // there is more to do if the configuration now says so
+  stopped_early_ = config_.early_stopping.patience > 0 &&
+                   state_.epochs_without_improvement >= config_.early_stopping.patience;
+  if (state_.step_in_epoch > steps_in_epoch()) {
+    throw CheckpointError(fmt::format(
+        "{}: is {} steps into its epoch, but an epoch of this data and batch size has {}", origin,
+        state_.step_in_epoch, steps_in_epoch()));
+  }
+}
+
+std::span<const float> Training::result() const {
+  return best_.size() > 0 ? best_.span() : parameters_.span();
+}
+
+std::uint64_t Training::steps_in_epoch() const {
+  return (rows_.train.size() + batch_size_ - 1) / batch_size_;
+}
+
+bool Training::done() const {
+  if (stopped_early_) return true;
+  if (config_.training.steps > 0) return state_.step >= config_.training.steps;
+  return state_.epoch >= config_.training.epochs;
+}
+
+TrainingEnd Training::run(const TrainingObserver& observer, const std::function<bool()>& stop) {
+  std::uint64_t saved_at = state_.step;
+  while (!done()) {
+    const EpochEnd end = run_epoch(observer, stop);
+    if (end == EpochEnd::stopped) {
+      save(observer);
+      return TrainingEnd::stopped_by_signal;
+    }
+    const EpochReport report = close_epoch(end == EpochEnd::complete);
+    if (observer.epoch) observer.epoch(report);
+    const std::size_t every = config_.checkpoint.every_epochs;
+    if (!done() && every > 0 && state_.epoch % every == 0) {
+      save(observer);
+      saved_at = state_.step;
+    }
+  }
+  state_.finished = true;
+  if (saved_at != state_.step) save(observer);
+  return stopped_early_ ? TrainingEnd::stopped_early : TrainingEnd::finished;
+}
+
+Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
+                                       const std::function<bool()>& stop) {
+  std::vector<std::uint32_t> order = rows_.train;
+  if (config_.training.shuffle) {
+    const auto places = datasets::permutation(order.size(), config_.training.seed,
+                                              datasets::Purpose::shuffle, state_.epoch);
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = rows_.train[places[i]];
+  }
+  const std::uint64_t steps = steps_in_epoch();
+  while (state_.step_in_epoch < steps) {
+    if (done()) return EpochEnd::cut_short;
+    const auto start = std::chrono::steady_clock::now();
+    const std::size_t first = state_.step_in_epoch * batch_size_;
+    const auto batch = std::span<const std::uint32_t>(order).subspan(
+        first, std::min(batch_size_, order.size() - first));
+    const auto outcome = step_.run(state_.step + 1, batch, optimizer_, parameters_.span(),
+                                   state_.epoch_loss_by_leaf, state_.epoch_correct_by_leaf, stop());
+    ++state_.step;
+    ++state_.step_in_epoch;
+    gradient_norm_ = outcome.gradient_norm;
+    if (!std::isfinite(gradient_norm_)) {
+      throw Diverged(
+          fmt::format("diverged at step {} (epoch {}): the gradient is not finite; a smaller "
+                      "optimizer.learning_rate (now {}) may help",
+                      state_.step, state_.epoch + 1, config_.optimizer.learning_rate));
+    }
+    const double seconds = seconds_since(start);
+    epoch_samples_here_ += batch.size();
+    epoch_seconds_here_ += seconds;
+    samples_trained_ += batch.size();
+    seconds_trained_ += seconds;
+    state_.seconds += seconds;
+    if (observer.step) {
+      observer.step({state_.epoch + 1, state_.step_in_epoch, steps, epoch_samples_here_,
+                     epoch_seconds_here_, own_mean_loss()});
+    }
+    const std::size_t every = config_.checkpoint.every_steps;
+    const bool due = every > 0 && state_.step % every == 0;
+    if (outcome.stop) return EpochEnd::stopped;
+    if (due && state_.step_in_epoch < steps) save(observer);
+  }
+  return EpochEnd::complete;
+}
+
+std::uint64_t Training::samples_done_in_epoch() const {
+  return std::min<std::uint64_t>(state_.step_in_epoch * batch_size_, rows_.train.size());
+}
+
+double Training::own_mean_loss() const {
+  const auto mine = step_.leaves();
+  const std::size_t leaves = config_.training.leaves;
+  const std::uint64_t before = mine.begin * batch_size_ / leaves;
+  const std::uint64_t own = (mine.end * batch_size_ / leaves - before) * state_.step_in_epoch;
+  if (own == 0) return std::nan("");
+  double loss = 0;
+  for (std::size_t l = mine.begin; l < mine.end; ++l) loss += state_.epoch_loss_by_leaf[l];
+  return loss / static_cast<double>(std::min(own, samples_done_in_epoch()));
+}
+
+// Each rank has summed over its own leaves; now every rank knows all of them.
+void Training::gather_leaf_sums() {
+  const std::size_t leaves = config_.training.leaves;
+  std::vector<std::size_t> counts;
+  for (std::size_t r = 0; r < communicator_.size(); ++r) {
+    const auto range = comm::leaves_of_rank(r, communicator_.size(), leaves);
+    counts.push_back(range.end - range.begin);
+  }
+  for (std::vector<double>* sums : {&state_.epoch_loss_by_leaf, &state_.epoch_correct_by_leaf}) {
+    const auto mine = step_.leaves();
+    const std::vector<double> own(sums->begin() + static_cast<std::ptrdiff_t>(mine.begin),
+                                  sums->begin() + static_cast<std::ptrdiff_t>(mine.end));
+    communicator_.all_gather(own, counts, *sums);
+  }
+}
+
+EpochReport Training::close_epoch(bool complete) {
+  gather_leaf_sums();
+  EpochReport report;
+  report.epoch = state_.epoch + 1;
+  report.step = state_.step;
+  report.samples = samples_done_in_epoch();
+  report.seconds = state_.seconds;
+  if (epoch_seconds_here_ > 0) {
+    report.samples_per_second = static_cast<double>(epoch_samples_here_) / epoch_seconds_here_;
+  }
+  report.learning_rate = config_.optimizer.learning_rate;
+  report.gradient_norm = gradient_norm_;
+  const double samples = static_cast<double>(report.samples);
+  report.train_loss = sum_over_leaves(state_.epoch_loss_by_leaf) / samples;
+  if (data_.has_classes()) {
+    report.train_accuracy = sum_over_leaves(state_.epoch_correct_by_leaf) / samples;
+  }
+  last_train_loss_ = report.train_loss;
+  if (!rows_.validation.empty()) {
+    report.validation =
+        evaluate(network_, parameters_.span(), data_, rows_.validation, communicator_);
+  }
+  epoch_samples_here_ = 0;
+  epoch_seconds_here_ = 0;
+  if (complete) {
+    if (report.validation) watch_for_early_stop(report.validation->loss, report);
+    ++state_.epoch;
+    state_.step_in_epoch = 0;
+    std::ranges::fill(state_.epoch_loss_by_leaf, 0.0);
+    std::ranges::fill(state_.epoch_correct_by_leaf, 0.0);
+  }
+  return report;
+}
+
+void Training::watch_for_early_stop(double validation_loss, EpochReport& report) {
+  const EarlyStoppingConfig& early = config_.early_stopping;
+  if (validation_loss < state_.best_validation_loss - early.minimum_improvement) {
+    state_.best_validation_loss = validation_loss;
+    state_.best_epoch = state_.epoch + 1;
+    state_.epochs_without_improvement = 0;
+    report.best = true;
+    if (early.patience > 0) {
+      if (best_.size() == 0) best_ = nn::AlignedBuffer<float>(parameters_.size());
+      std::ranges::copy(parameters_.span(), best_.data());
+    }
+  } else {
+    ++state_.epochs_without_improvement;
+    stopped_early_ = early.patience > 0 && state_.epochs_without_improvement >= early.patience;
+  }
+}
+
+void Training::save(const TrainingObserver& observer) {
+  // In the middle of an epoch the leaves' sums are still spread over the ranks. Those that this
+  // rank does not own are what the gathering fills in, so they must not be added to again: only
+  // its own leaves ever are.
+  gather_leaf_sums();
+  if (!observer.save) return;
+  const nn::ParameterLayout& layout = network_.layout();
+  Checkpoint checkpoint;
+  checkpoint.parameters = tensors_of(layout, parameters_.span());
+  for (nn::Moment<float>& moment : optimizer_.moments()) {
+    checkpoint.moments.emplace_back(moment.name, tensors_of(layout, moment.values.span()));
+  }
+  if (best_.size() > 0) checkpoint.best = tensors_of(layout, best_.span());
+  checkpoint.state = state_;
+  checkpoint.config = to_toml(config_);
+  checkpoint.program_version = kProgramVersion;
+  checkpoint.build = kBuild;
+  checkpoint.instruction_set = std::string(nn::kernels<float>().instruction_set);
+  checkpoint.data_digest = data_.digest();
+  observer.save(checkpoint);
+}
+
+}  // namespace lockstep::trainer

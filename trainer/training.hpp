@@ -1,0 +1,123 @@
+// A training run: epochs of steps, evaluation, early stopping, and the state that a checkpoint
+// keeps.
+//
+// Every rank holds one Training and calls it at the same places. It owns the replica (parameters,
+// moments, best parameters) and the state; what it says to people and to files goes through the
+// TrainingObserver, which only rank 0 needs. One caller at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "comm/communicator.hpp"
+#include "datasets/dataset.hpp"
+#include "datasets/sample_order.hpp"
+#include "nn/network.hpp"
+#include "nn/optimizer.hpp"
+#include "trainer/checkpoint.hpp"
+#include "trainer/config.hpp"
+#include "trainer/evaluation.hpp"
+#include "trainer/training_step.hpp"
+
+namespace lockstep::trainer {
+
+// Where the run is, for a progress bar.
+struct StepReport {
+  std::uint64_t epoch = 0;          // under way, from 1
+  std::uint64_t step_in_epoch = 0;  // done
+  std::uint64_t steps_in_epoch = 0;
+  std::uint64_t samples = 0;  // trained on in this process's share of the epoch
+  double seconds = 0;         // that this took
+  double mean_loss = 0;       // of this rank's samples in the epoch; NaN if it has none
+};
+
+// One line of metrics.jsonl.
+struct EpochReport {
+  std::uint64_t epoch = 0;        // from 1; the last one may be cut short by training.steps
+  std::uint64_t step = 0;         // updates done in all
+  std::uint64_t samples = 0;      // trained on in this epoch
+  double seconds = 0;             // training time of the whole run so far, evaluation left out
+  double samples_per_second = 0;  // in this process's share of the epoch
+  double train_loss = 0;          // mean over the epoch's samples, each as its batch saw it
+  std::optional<double> train_accuracy;
+  std::optional<Evaluation> validation;
+  double learning_rate = 0;
+  double gradient_norm = 0;  // of the last step
+  bool best = false;         // the best validation loss so far
+};
+
+// Told of events as they happen. Calls come from the thread that runs the training.
+struct TrainingObserver {
+  std::function<void(const StepReport&)> step;
+  std::function<void(const EpochReport&)> epoch;
+  std::function<void(const Checkpoint&)> save;  // shall be on disk when it returns
+};
+
+enum class TrainingEnd { finished, stopped_early, stopped_by_signal };
+
+class Training {
+ public:
+  // Collective. Views all arguments, which outlive it.
+  Training(const Config& config, const datasets::Dataset& data, comm::Communicator& communicator);
+
+  // Local, on every rank alike, instead of the initial parameters that the seed gives. Throws
+  // CheckpointError if it does not fit; `origin` names it in messages.
+  void resume(const Checkpoint& checkpoint, std::string_view origin);
+  void start_from(std::span<const NamedTensor> parameters, std::string_view origin);
+
+  // Collective. Trains to the end that the configuration sets, or until `stop` says true on some
+  // rank; then a checkpoint has been saved. Throws Diverged.
+  TrainingEnd run(const TrainingObserver& observer, const std::function<bool()>& stop);
+
+  const nn::Network<float>& network() const { return network_; }
+  const TrainingState& state() const { return state_; }
+  std::size_t training_samples() const { return rows_.train.size(); }
+  std::size_t validation_samples() const { return rows_.validation.size(); }
+  std::size_t batch_size() const { return batch_size_; }
+  // Of the last epoch that this process took part in.
+  std::optional<double> last_train_loss() const { return last_train_loss_; }
+
+  // The run's result: the best parameters under early stopping, else the last.
+  std::span<const float> result() const;
+
+  // Training speed of this process: samples trained on, and the seconds that took.
+  std::uint64_t samples_trained() const { return samples_trained_; }
+  double seconds_trained() const { return seconds_trained_; }
+
+ private:
+  enum class EpochEnd { complete, cut_short, stopped };
+
+  std::uint64_t steps_in_epoch() const;
+  bool done() const;
+  EpochEnd run_epoch(const TrainingObserver& observer, const std::function<bool()>& stop);
+  EpochReport close_epoch(bool complete);
+  void watch_for_early_stop(double validation_loss, EpochReport& report);
+  void gather_leaf_sums();
+  void save(const TrainingObserver& observer);
+  std::uint64_t samples_done_in_epoch() const;
+  double own_mean_loss() const;
+
+  const Config& config_;
+  const datasets::Dataset& data_;
+  comm::Communicator& communicator_;
+  datasets::Split rows_;
+  nn::Network<float> network_;
+  std::size_t batch_size_;
+  nn::AlignedBuffer<float> parameters_;
+  nn::AlignedBuffer<float> best_;
+  nn::Optimizer<float> optimizer_;
+  TrainingStep step_;
+  TrainingState state_;
+
+  bool stopped_early_ = false;
+  double gradient_norm_ = 0;
+  std::optional<double> last_train_loss_;
+  std::uint64_t samples_trained_ = 0;
+  double seconds_trained_ = 0;
+  std::uint64_t epoch_samples_here_ = 0;  // trained on by this process in the epoch under way
+  double epoch_seconds_here_ = 0;
+};
+
+}  // namespace lockstep::trainer

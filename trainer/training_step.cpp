@@ -1,0 +1,96 @@
+#include "trainer/training_step.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace lockstep::trainer {
+namespace {
+
+// The most samples that the leaves of a rank can hold in batches of up to `largest_batch`.
+std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_t largest_batch) {
+  const std::size_t owned = leaves.end - leaves.begin;
+  return std::min(largest_batch, owned * ((largest_batch + all_leaves - 1) / all_leaves));
+}
+
+}  // namespace
+
+TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
+                           comm::Communicator& communicator, std::size_t leaves,
+                           std::size_t largest_batch, std::uint64_t seed)
+    : network_(network),
+      seed_(seed),
+      leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
+      reduction_(communicator, leaves, network.layout().buffer_size()),
+      bounds_(leaves),
+      workspace_(network, most_rows(leaves_, leaves, largest_batch), true),
+      batch_(network, data, most_rows(leaves_, leaves, largest_batch)),
+      sample_loss_(most_rows(leaves_, leaves, largest_batch)),
+      sample_correct_(sample_loss_.size()) {
+  for (const comm::Subtree& subtree : reduction_.subtrees()) {
+    subtree_sums_.emplace_back(network.layout().buffer_size());
+    subtree_views_.push_back(std::as_const(subtree_sums_.back()).span());
+    subtree_rows_.emplace_back(subtree.size + 1);
+  }
+  present_subtrees_.reserve(subtree_sums_.size());
+}
+
+TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std::uint32_t> batch,
+                                        nn::Optimizer<float>& optimizer,
+                                        std::span<float> parameters, std::span<double> leaf_loss,
+                                        std::span<double> leaf_correct, bool stop) {
+  bounds_.set_batch(batch.size());
+  const std::size_t first = bounds_.begin(leaves_.begin);
+  const std::size_t count = bounds_.end(leaves_.end - 1) - first;
+  if (count > 0) {
+    compute_gradients(step, batch.subspan(first, count), first, parameters, leaf_loss,
+                      leaf_correct);
+  }
+  const auto [gradient, stopped] = reduction_.sum(subtree_views_, bounds_.present(), stop);
+  const double squares = optimizer.update(step, batch.size(), parameters, gradient);
+  return {std::sqrt(squares), stopped};
+}
+
+void TrainingStep::compute_gradients(std::uint64_t step, std::span<const std::uint32_t> rows,
+                                     std::size_t first_sample, std::span<const float> parameters,
+                                     std::span<double> leaf_loss, std::span<double> leaf_correct) {
+  const nn::Pass pass{.training = true, .seed = seed_, .step = step, .first_sample = first_sample};
+  batch_.fill(rows, workspace_.input());
+  const auto outputs = network_.forward(pass, parameters, rows.size(), workspace_);
+  nn::evaluate_loss<float>(network_.loss(), outputs, batch_.targets(), sample_loss_,
+                           sample_correct_, workspace_.d_outputs().top(rows.size()));
+  add_leaf_sums(first_sample, leaf_loss, leaf_correct);
+  describe_subtrees(first_sample);
+  network_.backward(pass, parameters, rows.size(), workspace_, present_subtrees_);
+}
+
+void TrainingStep::add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
+                                 std::span<double> leaf_correct) const {
+  const bool classes = !batch_.targets().labels.empty();
+  for (std::size_t leaf = leaves_.begin; leaf < leaves_.end; ++leaf) {
+    double loss = 0;
+    double correct = 0;
+    for (std::size_t m = bounds_.begin(leaf) - first_sample; m < bounds_.end(leaf) - first_sample;
+         ++m) {
+      loss += static_cast<double>(sample_loss_[m]);
+      if (classes) correct += sample_correct_[m];
+    }
+    leaf_loss[leaf] += loss;
+    leaf_correct[leaf] += correct;
+  }
+}
+
+// Subtrees without a sample are left out: the tree passes over them.
+void TrainingStep::describe_subtrees(std::size_t first_sample) {
+  present_subtrees_.clear();
+  const auto subtrees = reduction_.subtrees();
+  for (std::size_t i = 0; i < subtrees.size(); ++i) {
+    std::vector<std::size_t>& rows = subtree_rows_[i];
+    for (std::size_t l = 0; l < subtrees[i].size; ++l) {
+      rows[l] = bounds_.begin(subtrees[i].first + l) - first_sample;
+    }
+    rows.back() = bounds_.end(subtrees[i].first + subtrees[i].size - 1) - first_sample;
+    if (rows.front() < rows.back()) present_subtrees_.push_back({rows, subtree_sums_[i].span()});
+  }
+}
+
+}  // namespace lockstep::trainer

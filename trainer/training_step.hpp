@@ -1,0 +1,74 @@
+// One step of training: from the rows of a batch to moved parameters, the same bits for any number
+// of ranks and threads.
+//
+// Each rank takes the samples of its leaves through forward, loss and backward, sums gradients over
+// the subtrees that it covers, and the ranks finish the tree. The optimizer then divides by the
+// samples and moves the replica. Owns its workspaces; nothing is allocated inside a step. One
+// caller at a time.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "comm/tree_reduction.hpp"
+#include "datasets/dataset.hpp"
+#include "nn/network.hpp"
+#include "nn/optimizer.hpp"
+#include "trainer/batch.hpp"
+#include "trainer/leaves.hpp"
+
+namespace lockstep::trainer {
+
+class TrainingStep {
+ public:
+  // Collective. For batches of up to `largest_batch` samples, cut into `leaves`. All arguments are
+  // views and outlive the step.
+  TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
+               comm::Communicator& communicator, std::size_t leaves, std::size_t largest_batch,
+               std::uint64_t seed);
+
+  // What came of a step, the same on every rank.
+  struct Outcome {
+    double gradient_norm = 0;  // Euclidean norm of the mean gradient; not finite: diverged
+    bool stop = false;         // some rank was asked to stop
+  };
+
+  // Collective. `step` counts from 1; `batch` names the rows of all ranks' samples. Adds each of
+  // this rank's leaves' sum of losses and number of hits to its place in leaf_loss and
+  // leaf_correct.
+  Outcome run(std::uint64_t step, std::span<const std::uint32_t> batch,
+              nn::Optimizer<float>& optimizer, std::span<float> parameters,
+              std::span<double> leaf_loss, std::span<double> leaf_correct, bool stop);
+
+  // This rank's leaves.
+  comm::LeafRange leaves() const { return leaves_; }
+
+ private:
+  // The part of the step that no other rank takes part in: losses and gradients of this rank's
+  // leaves.
+  void compute_gradients(std::uint64_t step, std::span<const std::uint32_t> rows,
+                         std::size_t first_sample, std::span<const float> parameters,
+                         std::span<double> leaf_loss, std::span<double> leaf_correct);
+  void add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
+                     std::span<double> leaf_correct) const;
+  void describe_subtrees(std::size_t first_sample);
+
+  const nn::Network<float>& network_;
+  std::uint64_t seed_;
+  comm::LeafRange leaves_;
+  comm::TreeReduction reduction_;
+  LeafBounds bounds_;
+  nn::Workspace<float> workspace_;
+  Batch batch_;
+  std::vector<float> sample_loss_;
+  std::vector<std::uint8_t> sample_correct_;
+
+  // One entry per subtree of this rank: its sum, and the bounds of its leaves in rows of the pass.
+  std::vector<nn::AlignedBuffer<float>> subtree_sums_;
+  std::vector<std::span<const float>> subtree_views_;
+  std::vector<std::vector<std::size_t>> subtree_rows_;
+  std::vector<nn::SubtreeGradient<float>> present_subtrees_;
+};
+
+}  // namespace lockstep::trainer
