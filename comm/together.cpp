@@ -32,11 +32,11 @@ std::vector<Outcome> exchange_outcomes(SessionState& session, const Outcome& min
 // Receives the alarms that nobody stumbled over, so that none is left to disturb later calls.
 void take_alarms(SessionState& session, const std::vector<Outcome>& outcomes) {
   detail::CommunicatorState& alarm = *session.alarm;
-  std::vector<int> codes(outcomes.size());
   alarm.requests.clear();
   for (std::size_t r = 0; r < outcomes.size(); ++r) {
     if (r == alarm.rank || outcomes[r].kind != Outcome::failed || session.alarm_taken[r]) continue;
-    alarm.requests.receive(alarm.comm, &codes[r], sizeof codes[r], r, detail::failed_tag);
+    alarm.requests.receive(alarm.comm, alarm.staging.data() + r * detail::slot_bytes, sizeof(int),
+                           r, detail::failed_tag);
   }
   // They were sent before the outcomes that have arrived: this does not wait.
   detail::wait_all(alarm, alarm.requests, "together", detail::Heed::lost_only);

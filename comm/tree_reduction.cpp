@@ -59,7 +59,8 @@ struct TreeReduction::State {
   TreeSum tree;
   std::optional<Communicator> communicator;  // none with one rank
   std::vector<std::size_t> received_begin;   // by rank: where its pieces start in `received`
-  AlignedFloats received;                    // other ranks' pieces of this rank's shard
+  std::vector<AlignedFloats> own;  // by subtree of this rank: its sum, from where it is sent
+  AlignedFloats received;          // other ranks' pieces of this rank's shard
   AlignedFloats total;
   Requests piece_receives;
   Requests total_receives;
@@ -86,6 +87,7 @@ TreeReduction::State::State(Communicator& parent, std::size_t leaf_count, std::s
   for (std::size_t r = 0; r < ranks; ++r) {
     subtrees_of.push_back(maximal_subtrees(leaves_of_rank(r, ranks, leaves)));
   }
+  for (std::size_t i = 0; i < subtrees().size(); ++i) own.emplace_back(elements);
   if (ranks == 1) return;
 
   // Messages of its own, since its receives accept any tag.
@@ -175,7 +177,11 @@ void TreeReduction::State::send_pieces(std::size_t to,
   const std::size_t before = sends.size();
   for (std::size_t i = 0; i < partials.size(); ++i) {
     if (!is_present(subtrees()[i], leaf_present)) continue;
-    send(partials[i].data() + piece.begin, piece.size(), to, tag);
+    float* source = own[i].data() + piece.begin;
+    if (partials[i].data() != own[i].data()) {
+      std::copy_n(partials[i].data() + piece.begin, piece.size(), source);
+    }
+    send(source, piece.size(), to, tag);
   }
   if (sends.size() == before) sends.send(communicator->state().comm, nullptr, 0, to, tag);
 }
@@ -213,6 +219,10 @@ std::span<const Subtree> TreeReduction::subtrees() const {
   return state_->subtrees();
 }
 
+std::span<float> TreeReduction::partial(std::size_t i) {
+  return state_->own.at(i).span();
+}
+
 Shard TreeReduction::shard_of(std::size_t rank) const {
   return state_->shard(rank);
 }
@@ -247,18 +257,18 @@ TreeReduction::Result TreeReduction::sum(std::span<const std::span<const float>>
     s.send_pieces((s.rank + i) % s.ranks, partials, leaf_present,
                   raise ? raised_piece_tag : piece_tag);
   }
-  const Shard own = s.shard(s.rank);
+  const Shard mine = s.shard(s.rank);
   for (std::size_t i = 0; i < partials.size(); ++i) {
     const bool present = is_present(s.subtrees()[i], leaf_present);
-    s.tree.set(s.subtrees()[i], present ? partials[i].data() + own.begin : nullptr);
+    s.tree.set(s.subtrees()[i], present ? partials[i].data() + mine.begin : nullptr);
   }
 
   detail::wait_all(state, s.piece_receives, "gradient sum, reduce-scatter");
   const bool raised = raise || s.raised_elsewhere();
   if (any_present) {
-    s.tree.finish(s.total.span().subspan(own.begin, own.size()));
+    s.tree.finish(s.total.span().subspan(mine.begin, mine.size()));
     for (std::size_t i = 1; i < s.ranks; ++i) {
-      s.send(s.total.data() + own.begin, own.size(), (s.rank + i) % s.ranks, total_tag);
+      s.send(s.total.data() + mine.begin, mine.size(), (s.rank + i) % s.ranks, total_tag);
     }
   } else {
     std::fill_n(s.total.data(), s.elements, 0.0F);

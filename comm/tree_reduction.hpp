@@ -11,13 +11,15 @@
 // messages, about 4*N*(S+1)*(R-1)/R bytes. The additions and their order do not depend on R, so
 // neither do the bits of the total.
 //
-// Owns its receive buffers, the total and a communicator of its own, all made once by the
-// constructor; sum() does not allocate. With one rank there is no message and no copy. Not
-// thread-safe. The constructor and sum() are collective; all else is local.
+// Owns all buffers that messages come from and go to, and a communicator of its own, made once by
+// the constructor; sum() does not allocate. A partial sum is sent from partial(i): one that lies
+// elsewhere is copied there first, and memory that is never used costs nothing. So when a wait is
+// given up, MPI is left with no memory but ours, which then lives until the process ends. With one
+// rank there is no message and no copy. Not thread-safe. The constructor and sum() are collective;
+// all else is local.
 //
-// Errors: CommError and RemoteError as Communicator says; then MPI may still read the partials
-// handed to sum(), so leave through Session::abort. std::invalid_argument for what the caller got
-// wrong.
+// Errors: CommError and RemoteError as Communicator says; std::invalid_argument for what the caller
+// got wrong.
 #pragma once
 
 #include <cstddef>
@@ -56,6 +58,11 @@ class TreeReduction {
 
   // This rank's maximal subtrees, in leaf order.
   std::span<const Subtree> subtrees() const;
+
+  // Where to put this rank's sum over subtrees()[i], `elements` floats at a multiple of 64 bytes,
+  // so that sum() need not copy it. Zeros at first; sum() leaves it alone if partials[i] is this
+  // span.
+  std::span<float> partial(std::size_t i);
 
   // The elements whose tree `rank` finishes.
   Shard shard_of(std::size_t rank) const;

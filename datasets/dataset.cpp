@@ -13,9 +13,9 @@
 #include <type_traits>
 #include <utility>
 
+#include "datasets/detail/names.hpp"
 #include "datasets/error.hpp"
 #include "datasets/hdf5.hpp"
-#include "datasets/names.hpp"
 #include "datasets/sha256.hpp"
 
 namespace lockstep::datasets {
@@ -46,6 +46,17 @@ double number(const hdf5::File& file, const std::string& attribute, double fallb
   return value;
 }
 
+// Where the data came from. Other programs use the name for other things than one text; that is no
+// reason to refuse their data.
+std::string source_of(const hdf5::File& file) {
+  if (!file.has_attribute("/", "source")) return {};
+  try {
+    return file.read_text_attribute("/", "source");
+  } catch (const DataError&) {
+    return {};
+  }
+}
+
 Info number_info(const hdf5::File& file, const std::string& name) {
   Info info = file.info(name);
   if (!info.is_number() || info.bytes > 8) {
@@ -66,9 +77,7 @@ Dataset Dataset::read(const std::filesystem::path& path, const Names& names,
   const Names found = find_names(file, names, targets_required);
   dataset.x_name_ = found.x;
   dataset.y_name_ = found.y;
-  if (file.has_attribute("/", "source")) {
-    dataset.source_ = file.read_text_attribute("/", "source");
-  }
+  dataset.source_ = source_of(file);
   dataset.read_scale(file);
   dataset.read_inputs(file);
   dataset.check_inputs_finite();

@@ -7,7 +7,7 @@
 #include <exception>
 #include <memory>
 
-#include "datasets/hdf5_calls.hpp"
+#include "datasets/detail/hdf5_calls.hpp"
 
 namespace lockstep::datasets::hdf5 {
 namespace {

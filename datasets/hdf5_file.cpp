@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <system_error>
 
-#include "datasets/hdf5_calls.hpp"
+#include "datasets/detail/hdf5_calls.hpp"
 
 namespace lockstep::datasets::hdf5 {
 namespace {

@@ -43,7 +43,7 @@ std::string type_name(std::uint8_t type) {
   }
 }
 
-// The bytes of a plain or gzip file in order. Move-free, owns the file.
+// The bytes of a plain or gzip file in order. Owns the open file; neither copied nor moved.
 class Source {
  public:
   explicit Source(const fs::path& path) : path_(path) {

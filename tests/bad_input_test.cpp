@@ -37,7 +37,6 @@ class BadInputTest : public test::ProgramTest {
       EXPECT_NE(ending.output.find(part), std::string::npos) << "no '" << part << "' in\n"
                                                              << ending.output;
     }
-    EXPECT_FALSE(std::filesystem::exists(path("out/checkpoints/step-00000001.h5")));
     if (may_leave_out_) return;
     EXPECT_FALSE(std::filesystem::exists(path("out"))) << "a run directory was left behind";
   }
@@ -131,7 +130,8 @@ TEST_F(BadInputTest, MissingConfiguration) {
 
 TEST_F(BadInputTest, DivergenceIsToldAndSavesNothing) {
   may_leave_out_ = true;
-  expect_failure(5, {"diverged", "learning_rate"}, "--set optimizer.learning_rate=1e30");
+  expect_failure(5, {"diverged", "learning_rate"}, "--set optimizer.learning_rate=1e38");
+  EXPECT_TRUE(std::filesystem::is_empty(path("out/checkpoints")));
 }
 
 TEST_F(BadInputTest, RunDirectoryOfAnotherRun) {

@@ -487,7 +487,7 @@ TEST_F(CheckpointFilesTest, NamesSortBySteps) {
 TEST_F(CheckpointFilesTest, TheNewestValidOneWins) {
   EXPECT_FALSE(newest_valid_checkpoint(root_));
   EXPECT_FALSE(newest_valid_checkpoint(root_ / "absent"));
-  for (const std::uint64_t step : {1, 5, 9, 123}) write(step);
+  for (const std::uint64_t step : {1U, 5U, 9U, 123U}) write(step);
   write_bytes(root_ / "checkpoints" / "step-999.h5", "not one of our names");
   write_bytes(root_ / "checkpoints" / "step-00000999.h5.tmp-host-1-0", "half-written");
   write_bytes(root_ / "checkpoints" / "notes.txt", "");

@@ -87,6 +87,13 @@ TEST_F(DatasetFile, ClassesAndScaleComeFromAttributes) {
   EXPECT_EQ(sample(data, 1)[0], static_cast<float>(7 * 0.1 + 2.0));
 }
 
+TEST_F(DatasetFile, ASourceThatIsNoTextIsPassedOver) {
+  add_inputs();
+  add<std::uint8_t>("y", {0, 1}, {2});
+  file_.write_attribute<std::int32_t>("/", "source", 2);
+  EXPECT_EQ(read().source(), "");
+}
+
 // Every stored type gives the rounded double, with one rule for all: bit by bit.
 TEST_F(DatasetFile, EveryTypeIsScaledAlike) {
   const auto expect_scaled = [this]<typename T>(T) {

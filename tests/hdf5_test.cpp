@@ -346,7 +346,7 @@ TEST_F(Foreign, ADamagedChunkIsAnError) {
 }
 
 TEST_F(Foreign, AShapeThatMemoryCannotHoldIsAnError) {
-  const std::array<hsize_t, 2> shape{hsize_t{1} << 41, (hsize_t{1} << 20) + 1}, chunk{1, 1};
+  const std::array<hsize_t, 2> shape{hsize_t{1} << 41, (hsize_t{1} << 20) + 1}, chunk{1024, 1024};
   const hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
   H5Pset_chunk(properties, 2, chunk.data());
   const hid_t space = H5Screate_simple(2, shape.data(), nullptr);

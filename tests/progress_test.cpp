@@ -117,14 +117,19 @@ TEST(EpochLine, SaysWhatThereIs) {
                        .train_loss = 0.12341,
                        .samples_per_second = 1234567,
                        .seconds = 12.34};
-  EXPECT_EQ(epoch_line(summary), "epoch  3/10  train loss 0.1234  1,234,567 samples/s  12.3 s");
+  EXPECT_EQ(epoch_line(summary), "epoch  3/10  loss 0.1234  1,234,567 samples/s  12.3 s");
   summary.validation_loss = 0.5;
   summary.validation_accuracy = 0.97651;
   summary.best = true;
   summary.seconds = 754;
+  summary.samples_per_second = 41200;
   EXPECT_EQ(epoch_line(summary),
-            "epoch  3/10  train loss 0.1234  validation loss 0.5000  accuracy 97.65 %  1,234,567 "
-            "samples/s  12:34  best");
+            "epoch  3/10  loss 0.1234  validation 0.5000* (97.65 %)  41,200 samples/s  12:34");
+  EXPECT_LE(epoch_line(summary).size(), 80U);
+  summary.best = false;
+  summary.validation_accuracy.reset();
+  EXPECT_EQ(epoch_line(summary),
+            "epoch  3/10  loss 0.1234  validation 0.5000   41,200 samples/s  12:34");
 }
 
 TEST(Progress, DrawsNoMoreOftenThanItsInterval) {

@@ -8,3 +8,6 @@ foreach(name IN ITEMS contract bad_input)
   set_tests_properties(${name}_test PROPERTIES PROCESSORS 2
     ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_mpi_yield_when_idle=1")
 endforeach()
+foreach(name IN ITEMS checkpoint config progress run_directory stop_signal)
+  lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
+endforeach()

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
 #include <stdexcept>
@@ -108,6 +109,26 @@ TEST(TreeReduction, TwoAtOnceDoNotDisturbEachOther) {
     const auto small_total = small.sum(small_partials.views, present, false).total;
     ASSERT_TRUE(same_bits(large_total, large_expected));
     ASSERT_TRUE(same_bits(small_total, small_expected));
+  }
+}
+
+// The buffers offered by partial() serve as well as any others, also when only some are used.
+TEST(TreeReduction, PartialsMayLieInItsOwnBuffers) {
+  constexpr std::size_t leaves = 8;
+  constexpr std::size_t elements = 1003;
+  TreeReduction reduction(world(), leaves, elements);
+  const auto values = test::random_leaves(leaves, elements, 8);
+  for (const auto& present : test::presence_patterns(leaves)) {
+    for (const std::size_t stride : std::initializer_list<std::size_t>{1, 2}) {
+      Partials partials = partials_of(reduction, values, present);
+      for (std::size_t i = 0; i < partials.values.size(); i += stride) {
+        std::copy(partials.values[i].begin(), partials.values[i].end(),
+                  reduction.partial(i).begin());
+        partials.views[i] = reduction.partial(i);
+      }
+      const Floats expected = serial_sum({0, leaves}, values, present).value_or(Floats(elements));
+      ASSERT_TRUE(same_bits(reduction.sum(partials.views, present, false).total, expected));
+    }
   }
 }
 

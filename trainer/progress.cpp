@@ -108,18 +108,19 @@ std::string progress_line(const ProgressUpdate& update, std::optional<double> se
 
 std::string epoch_line(const EpochSummary& summary) {
   const std::string epochs = fmt::format("{}", summary.epochs);
-  std::string line = fmt::format("epoch {:>{}}/{}  train loss {}", summary.epoch, epochs.size(),
-                                 epochs, loss_text(summary.train_loss));
+  std::string line = fmt::format("epoch {:>{}}/{}  loss {}", summary.epoch, epochs.size(), epochs,
+                                 loss_text(summary.train_loss));
   if (summary.validation_loss) {
-    line += fmt::format("  validation loss {}", loss_text(*summary.validation_loss));
+    line += fmt::format("  validation {}{}", loss_text(*summary.validation_loss),
+                        summary.best ? '*' : ' ');
   }
   if (summary.validation_accuracy) {
-    line += fmt::format("  accuracy {:5.2f} %", 100 * *summary.validation_accuracy);
+    line += fmt::format(" ({:5.2f} %)", 100 * *summary.validation_accuracy);
   }
   line += fmt::format("  {} samples/s  ", rate_text(summary.samples_per_second));
   line +=
       summary.seconds < 100 ? fmt::format("{:.1f} s", summary.seconds) : time_text(summary.seconds);
-  return summary.best ? line + "  best" : line;
+  return line;
 }
 
 Progress::Options Progress::detect() {

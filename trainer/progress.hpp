@@ -48,8 +48,8 @@ struct EpochSummary {
 std::string progress_line(const ProgressUpdate& update, std::optional<double> seconds_left,
                           std::size_t width);
 
-// "epoch  3/10  train loss 0.1234  validation loss 0.2345  accuracy 97.65 %  41,200 samples/s  12.3
-// s"
+// "epoch  3/10  loss 0.1234  validation 0.2345* (97.65 %)  41,200 samples/s  12.3 s": of the
+// training the loss, of the validation loss and accuracy, where * marks the best so far.
 std::string epoch_line(const EpochSummary& summary);
 
 class Progress {

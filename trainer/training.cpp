@@ -176,6 +176,13 @@ std::uint64_t Training::samples_done_in_epoch() const {
   return std::min<std::uint64_t>(state_.step_in_epoch * batch_size_, rows_.train.size());
 }
 
+void Training::diverged(std::string_view what) const {
+  throw Diverged(fmt::format(
+      "diverged at step {} (epoch {}): the {} is not finite; a smaller optimizer.learning_rate "
+      "(now {}) may help",
+      state_.step, state_.epoch + 1, what, config_.optimizer.learning_rate));
+}
+
 double Training::own_mean_loss() const {
   const auto mine = step_.leaves();
   const std::size_t leaves = config_.training.leaves;
@@ -220,6 +227,7 @@ EpochReport Training::close_epoch(bool complete) {
   if (data_.has_classes()) {
     report.train_accuracy = sum_over_leaves(state_.epoch_correct_by_leaf) / samples;
   }
+  if (!std::isfinite(report.train_loss)) diverged("loss");
   last_train_loss_ = report.train_loss;
   if (!rows_.validation.empty()) {
     report.validation =

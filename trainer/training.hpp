@@ -98,6 +98,7 @@ class Training {
   void save(const TrainingObserver& observer);
   std::uint64_t samples_done_in_epoch() const;
   double own_mean_loss() const;
+  [[noreturn]] void diverged(std::string_view what) const;
 
   const Config& config_;
   const datasets::Dataset& data_;

@@ -1,4 +1,4 @@
-#include "datasets/names.hpp"
+#include "datasets/detail/names.hpp"
 
 #include <fmt/format.h>
 
