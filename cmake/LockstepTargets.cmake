@@ -6,10 +6,12 @@ target_compile_options(lockstep_options INTERFACE
   # A product and a sum are fused only where the code says so: the contract's bits
   # may not depend on what a compiler finds to fuse.
   -ffp-contract=off
-  $<$<BOOL:${LOCKSTEP_WERROR}>:-Werror>
-  $<$<BOOL:${LOCKSTEP_SANITIZE}>:-fsanitize=${LOCKSTEP_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)
-target_link_options(lockstep_options INTERFACE
-  $<$<BOOL:${LOCKSTEP_SANITIZE}>:-fsanitize=${LOCKSTEP_SANITIZE}>)
+  $<$<BOOL:${LOCKSTEP_WERROR}>:-Werror>)
+if(LOCKSTEP_SANITIZE)
+  target_compile_options(lockstep_options INTERFACE
+    -fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE})
+endif()
 
 # lockstep_library(nn SOURCES … PUBLIC … PRIVATE …) makes liblockstep_nn.a, known as lockstep::nn.
 # PUBLIC and PRIVATE name what its headers and its sources use.

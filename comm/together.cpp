@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "comm/detail/state.hpp"
@@ -44,6 +45,21 @@ void take_alarms(SessionState& session, const std::vector<Outcome>& outcomes) {
   std::fill(session.alarm_taken.begin(), session.alarm_taken.end(), std::uint8_t{0});
 }
 
+// Lets waits that fail tell the others which exit code that means.
+class ExitCodeScope {
+ public:
+  ExitCodeScope(SessionState& session, ExitCodeOf exit_code_of)
+      : session_(session), outer_(std::exchange(session.exit_code_of, exit_code_of)) {}
+  ~ExitCodeScope() { session_.exit_code_of = outer_; }
+  ExitCodeScope(const ExitCodeScope&) = delete;
+  ExitCodeScope& operator=(const ExitCodeScope&) = delete;
+
+ private:
+  SessionState& session_;
+  ExitCodeOf outer_;  // of the call of together() around this one
+};
+
+// Does nothing if the wait that failed has told the others already.
 void leave_lost(SessionState& session, ExitCodeOf exit_code_of) {
   session.in_step = false;
   detail::raise_alarm(session, detail::lost_tag, exit_code_of(std::current_exception()));
@@ -56,6 +72,7 @@ void together(Communicator& communicator, ExitCodeOf exit_code_of,
   if (communicator.size() == 1) return work();
   SessionState& session = *communicator.state().session;
   session.remote_error = false;
+  const ExitCodeScope scope(session, exit_code_of);
 
   Outcome mine;
   std::exception_ptr error;

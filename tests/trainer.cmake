@@ -11,3 +11,7 @@ endforeach()
 foreach(name IN ITEMS checkpoint config progress run_directory stop_signal)
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
 endforeach()
+
+lockstep_test(NAME reference_test LIBS lockstep::nn lockstep::datasets)
+target_compile_definitions(reference_test PRIVATE
+  REFERENCE_FILE="${CMAKE_CURRENT_SOURCE_DIR}/reference.h5")

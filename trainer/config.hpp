@@ -30,7 +30,7 @@ struct DataConfig {
   double validation_fraction = 0.0;  // share of `train` held out, [0, 1)
 };
 
-// One entry of model.layers. Exactly one of the first three keys names what it is.
+// One entry of model.layers: { dense = N, ... }, { activation = "..." } or { dropout = p }.
 struct LayerConfig {
   enum class Kind { dense, activation, dropout };
   Kind kind = Kind::dense;

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cstdio>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -13,26 +14,49 @@
 namespace lockstep::comm::detail {
 namespace {
 
+// The next alarm of this kind that has come, if any.
+std::optional<RemoteError> take_alarm(SessionState& session, Tag tag) {
+  int waiting = 0;
+  MPI_Status status;
+  check(MPI_Iprobe(MPI_ANY_SOURCE, tag, session.alarm->comm, &waiting, &status),
+        "looking for other ranks' errors");
+  if (waiting == 0) return std::nullopt;
+  // Returns at once: the message is here.
+  int code = 0;
+  check(MPI_Recv(&code, sizeof code, MPI_BYTE, status.MPI_SOURCE, tag, session.alarm->comm,
+                 MPI_STATUS_IGNORE),
+        "reading another rank's error");
+  return RemoteError(static_cast<std::size_t>(status.MPI_SOURCE), code);
+}
+
 // Throws RemoteError if another rank has raised an alarm.
 void look_for_alarm(SessionState& session, Heed heed) {
   if (!session.alarm || session.alarm->size == 1) return;
   for (const Tag tag : {lost_tag, failed_tag}) {
     if (tag == failed_tag && heed == Heed::lost_only) continue;
-    int waiting = 0;
-    MPI_Status status;
-    check(MPI_Iprobe(MPI_ANY_SOURCE, tag, session.alarm->comm, &waiting, &status),
-          "looking for other ranks' errors");
-    if (waiting == 0) continue;
-    // Returns at once: the message is here.
-    int code = 0;
-    check(MPI_Recv(&code, sizeof code, MPI_BYTE, status.MPI_SOURCE, tag, session.alarm->comm,
-                   MPI_STATUS_IGNORE),
-          "reading another rank's error");
-    const auto origin = static_cast<std::size_t>(status.MPI_SOURCE);
-    if (tag == failed_tag) session.alarm_taken[origin] = 1;
+    const std::optional<RemoteError> error = take_alarm(session, tag);
+    if (!error) continue;
+    if (tag == failed_tag) session.alarm_taken[error->origin] = 1;
     if (tag == lost_tag) session.lost = true;
     session.remote_error = true;
-    throw RemoteError(origin, code);
+    throw *error;
+  }
+}
+
+// Communication failed here, as it may on several ranks at once: all that wait for the same one run
+// out of time together. Tells the others, and throws RemoteError if a lower rank says the same, so
+// that only the lowest reports it.
+void settle_loss(SessionState& session) {
+  if (session.exit_code_of == nullptr || !session.alarm) return;
+  raise_alarm(session, lost_tag, session.exit_code_of(std::current_exception()));
+  constexpr double settling_time = 0.25;  // seconds; ranks seldom run out of time further apart
+  for (Backoff backoff; backoff.seconds() < settling_time;) {
+    if (!backoff.pause()) continue;
+    const std::optional<RemoteError> error = take_alarm(session, lost_tag);
+    if (!error || error->origin > session.alarm->rank) continue;
+    session.lost = true;
+    session.remote_error = true;
+    throw *error;
   }
 }
 
@@ -40,15 +64,11 @@ void look_for_alarm(SessionState& session, Heed heed) {
 template <typename Done, typename Missing>
 void poll(SessionState& session, std::size_t rank, std::string_view what, Heed heed, Done&& done,
           Missing&& missing) {
-  // Ranks that wait for the same one run out of time one after another, so that the first can tell
-  // the others and only one message appears.
-  const double limit =
-      session.timeout + 0.02 * static_cast<double>(std::min<std::size_t>(rank, 50));
   Backoff backoff;
   while (!done()) {
     if (!backoff.pause()) continue;
     look_for_alarm(session, heed);
-    if (backoff.seconds() > limit) {
+    if (backoff.seconds() > session.timeout) {
       char seconds[32];
       std::snprintf(seconds, sizeof seconds, "%.1f", backoff.seconds());
       throw CommError("no answer from " + missing() + " in " + std::string(what) + ": rank " +
@@ -111,6 +131,11 @@ void wait_all(CommunicatorState& state, Requests& requests, std::string_view wha
     poll(
         *state.session, state.rank, what, heed, [&] { return requests.test(); },
         [&] { return requests.missing(); });
+  } catch (const CommError&) {
+    state.broken = true;
+    state.session->in_step = false;
+    settle_loss(*state.session);
+    throw;
   } catch (...) {
     state.broken = true;
     state.session->in_step = false;

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -24,6 +25,8 @@ struct SessionState {
   bool remote_error = false;      // whether this rank leaves because of another one's error
   bool lost = false;              // another rank said that it cannot be waited for any more
   std::vector<MPI_Comm> to_free;  // every communicator made, in the same order on all ranks
+  // The exit code for an error, while inside together(); null outside.
+  int (*exit_code_of)(const std::exception_ptr&) = nullptr;
   // Ranks tell one another about failures here, apart from all other messages, so that this works
   // also where a collective was left in the middle.
   std::unique_ptr<CommunicatorState> alarm;
