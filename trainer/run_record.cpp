@@ -24,10 +24,13 @@ RunRecord::RunRecord(RunDirectory directory, const Config& config)
   log_ = std::make_shared<spdlog::logger>("lockstep", std::move(sink));
   log_->set_pattern("%Y-%m-%d %H:%M:%S  %v");
   log_->flush_on(spdlog::level::info);
-  directory_.write_text_atomically("config.toml", to_toml(config));
 }
 
 RunRecord::~RunRecord() = default;
+
+void RunRecord::begin() {
+  directory_.write_text_atomically("config.toml", to_toml(config_));
+}
 
 void RunRecord::say(std::string_view line) {
   progress_.line(line);

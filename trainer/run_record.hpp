@@ -23,9 +23,11 @@ namespace lockstep::trainer {
 
 class RunRecord {
  public:
-  // Writes config.toml.
   RunRecord(RunDirectory directory, const Config& config);
   ~RunRecord();
+
+  // Writes config.toml: from here on the directory is this run's.
+  void begin();
 
   // A line for the terminal and log.txt.
   void say(std::string_view line);

@@ -56,12 +56,10 @@ class TrainRun {
     if (!config_.data.test.empty()) test = datasets::Dataset::read(config_.data.test, names);
     Training training(config_, data, world_);
     if (test) check_fits(training.network(), *test, "data.test");
-    if (!config_.model.initial_parameters.empty() && !options_.resume) {
-      const std::string& file = config_.model.initial_parameters;
-      training.start_from(read_parameters(file), file);
-    }
+    if (!options_.resume) start_from_file(training);
     open_record();
-    if (options_.resume) resume(training, data);
+    if (options_.resume && !resume(training, data)) start_from_file(training);
+    if (record_) record_->begin();
     introduce(training, data);
 
     const StopSignal signal;
@@ -110,14 +108,29 @@ class TrainRun {
         });
   }
 
-  // Rank 0 finds the checkpoint, every rank reads it.
-  void resume(Training& training, const datasets::Dataset& data) {
+  void start_from_file(Training& training) const {
+    const std::string& file = config_.model.initial_parameters;
+    if (!file.empty()) training.start_from(read_parameters(file), file);
+  }
+
+  // Rank 0 finds the checkpoint, every rank reads it. False where the run ended before its first.
+  bool resume(Training& training, const datasets::Dataset& data) {
     std::string path;
     if (record_) path = choose_checkpoint().string();
     world_.broadcast(path, 0);
+    if (path.empty()) {
+      say("resume  no checkpoint was written yet: from the start");
+      if (record_) record_->directory().drop_metrics_after(0);
+      return false;
+    }
     const Checkpoint checkpoint = read_checkpoint(path);
     training.resume(checkpoint, path);
-    if (!record_) return;
+    if (record_) tell_of_resume(checkpoint, path, data);
+    return true;
+  }
+
+  void tell_of_resume(const Checkpoint& checkpoint, const std::string& path,
+                      const datasets::Dataset& data) {
     record_->directory().drop_metrics_after(checkpoint.state.step);
     say(fmt::format("resume  {} (epoch {}, step {})", path, checkpoint.state.epoch,
                     checkpoint.state.step));
@@ -138,6 +151,7 @@ class TrainRun {
     }
   }
 
+  // Empty where none was written.
   std::filesystem::path choose_checkpoint() {
     if (options_.checkpoint) return *options_.checkpoint;
     const auto& directory = record_->directory().path();
@@ -146,6 +160,7 @@ class TrainRun {
     for (const std::string& one : found ? found->skipped : damaged) {
       record_->warn(fmt::format("passed over a damaged checkpoint: {}", one));
     }
+    if (!found && damaged.empty()) return {};
     if (!found) {
       throw CheckpointError(
           fmt::format("{}: holds no valid checkpoint to resume from", directory.string()));
