@@ -14,8 +14,8 @@
 //
 // A CommError in `work` means that ranks can no longer be relied upon to meet: it leaves at once,
 // the others are told as well as can be, and Session::in_step() turns false. When several ranks run
-// out of time together, each waits a little longer than the rank before it, so that as a rule one
-// of them reports it.
+// out of time within a quarter of a second, the lowest keeps its CommError and the others get
+// RemoteError.
 //
 // `exit_code_of` must not throw. With one rank this is a plain call of `work`.
 #pragma once

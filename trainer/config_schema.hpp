@@ -164,13 +164,13 @@ void describe(Visitor& v, C& c) {
           t.steps);
   v.field(Field{"seed", {.low = 0, .full_range = true}, "keys every random number"}, t.seed);
   v.field(Field{"leaves",
-                {.low = 1, .high = 65536, .power_of_two = true},
+                {.low = 1, .high = 4096, .power_of_two = true},
                 "slices of a batch, at least as many as ranks"},
           t.leaves);
   v.field(Field{"shuffle", any, "a new order of samples every epoch (false: that of the file)"},
           t.shuffle);
   v.field(Field{"threads",
-                {.low = 0, .high = 65536},
+                {.low = 0, .high = 4096},
                 "per rank (0: the cores of the node divided by its ranks)"},
           t.threads);
   v.field(Field{"precision", one_of(precisions), "of parameters and arithmetic"}, t.precision);
