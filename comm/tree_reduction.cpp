@@ -43,11 +43,9 @@ struct TreeReduction::State {
   void send(const float* data, std::size_t floats, std::size_t to, int tag);
   void receive(Requests& requests, float* data, std::size_t floats, std::size_t from, int tag);
 
-  void check_arguments(std::span<const std::span<const float>> partials,
-                       std::span<const std::uint8_t> leaf_present) const;
+  void check_arguments(std::span<const std::uint8_t> leaf_present) const;
   void receive_pieces(std::size_t from, std::span<const std::uint8_t> leaf_present);
-  void send_pieces(std::size_t to, std::span<const std::span<const float>> partials,
-                   std::span<const std::uint8_t> leaf_present, int tag);
+  void send_pieces(std::size_t to, std::span<const std::uint8_t> leaf_present, int tag);
   bool raised_elsewhere() const;
 
   std::size_t rank;
@@ -133,22 +131,10 @@ void TreeReduction::State::receive(Requests& requests, float* data, std::size_t 
   });
 }
 
-void TreeReduction::State::check_arguments(std::span<const std::span<const float>> partials,
-                                           std::span<const std::uint8_t> leaf_present) const {
+void TreeReduction::State::check_arguments(std::span<const std::uint8_t> leaf_present) const {
   if (leaf_present.size() != leaves) {
     throw std::invalid_argument("leaf_present has " + std::to_string(leaf_present.size()) +
                                 " flags for " + std::to_string(leaves) + " leaves");
-  }
-  if (partials.size() != subtrees().size()) {
-    throw std::invalid_argument(std::to_string(partials.size()) + " partial sums for " +
-                                std::to_string(subtrees().size()) + " subtrees");
-  }
-  for (std::size_t i = 0; i < partials.size(); ++i) {
-    if (is_present(subtrees()[i], leaf_present) && partials[i].size() != elements) {
-      throw std::invalid_argument("partial sum " + std::to_string(i) + " has " +
-                                  std::to_string(partials[i].size()) + " elements, not " +
-                                  std::to_string(elements));
-    }
   }
 }
 
@@ -170,18 +156,14 @@ void TreeReduction::State::receive_pieces(std::size_t from,
   }
 }
 
-void TreeReduction::State::send_pieces(std::size_t to,
-                                       std::span<const std::span<const float>> partials,
-                                       std::span<const std::uint8_t> leaf_present, int tag) {
+void TreeReduction::State::send_pieces(std::size_t to, std::span<const std::uint8_t> leaf_present,
+                                       int tag) {
   const Shard piece = shard(to);
   const std::size_t before = sends.size();
-  for (std::size_t i = 0; i < partials.size(); ++i) {
-    if (!is_present(subtrees()[i], leaf_present)) continue;
-    float* source = own[i].data() + piece.begin;
-    if (partials[i].data() != own[i].data()) {
-      std::copy_n(partials[i].data() + piece.begin, piece.size(), source);
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    if (is_present(subtrees()[i], leaf_present)) {
+      send(own[i].data() + piece.begin, piece.size(), to, tag);
     }
-    send(source, piece.size(), to, tag);
   }
   if (sends.size() == before) sends.send(communicator->state().comm, nullptr, 0, to, tag);
 }
@@ -227,14 +209,13 @@ Shard TreeReduction::shard_of(std::size_t rank) const {
   return state_->shard(rank);
 }
 
-TreeReduction::Result TreeReduction::sum(std::span<const std::span<const float>> partials,
-                                         std::span<const std::uint8_t> leaf_present, bool raise) {
+TreeReduction::Result TreeReduction::sum(std::span<const std::uint8_t> leaf_present, bool raise) {
   State& s = *state_;
-  s.check_arguments(partials, leaf_present);
+  s.check_arguments(leaf_present);
   if (s.ranks == 1) {
     // The total is touched only here, and holds zeros.
     const bool present = is_present(s.subtrees()[0], leaf_present);
-    return {present ? partials[0] : s.total.span(), raise};
+    return {present ? s.own[0].span() : s.total.span(), raise};
   }
   detail::CommunicatorState& state = s.communicator->state();
   detail::check_usable(state, "gradient sum");
@@ -254,13 +235,12 @@ TreeReduction::Result TreeReduction::sum(std::span<const std::span<const float>>
     }
   }
   for (std::size_t i = 1; i < s.ranks; ++i) {
-    s.send_pieces((s.rank + i) % s.ranks, partials, leaf_present,
-                  raise ? raised_piece_tag : piece_tag);
+    s.send_pieces((s.rank + i) % s.ranks, leaf_present, raise ? raised_piece_tag : piece_tag);
   }
   const Shard mine = s.shard(s.rank);
-  for (std::size_t i = 0; i < partials.size(); ++i) {
+  for (std::size_t i = 0; i < s.own.size(); ++i) {
     const bool present = is_present(s.subtrees()[i], leaf_present);
-    s.tree.set(s.subtrees()[i], present ? partials[i].data() + mine.begin : nullptr);
+    s.tree.set(s.subtrees()[i], present ? s.own[i].data() + mine.begin : nullptr);
   }
 
   detail::wait_all(state, s.piece_receives, "gradient sum, reduce-scatter");

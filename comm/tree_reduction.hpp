@@ -1,21 +1,19 @@
 // Sums a flat gradient over all leaves on all ranks, in the fixed tree (leaf_tree.hpp).
 //
-// Rank r of R computes leaves_of_rank(r, R, L). It hands in the sums over the few maximal subtrees
-// that its leaves form, each `elements` floats. Element ranges are shared out as shards
-// (shards.hpp), one to each rank, and a call takes two steps:
+// Rank r of R computes leaves_of_rank(r, R, L). It puts the sums over the few maximal subtrees that
+// its leaves form, each `elements` floats, into partial(0), partial(1), … Element ranges are shared
+// out as shards (shards.hpp), one to each rank, and a call takes two steps:
 //   1. reduce-scatter: each rank sends each shard's owner its piece of each of its subtrees that
-//   has
-//      a present leaf; the owner finishes the tree for its shard;
+//      has a present leaf; the owner finishes the tree for its shard;
 //   2. all-gather: each owner sends its finished shard to all others.
 // With S subtrees a rank (one if R is a power of two) and N elements a rank sends S*(R-1) + (R-1)
 // messages, about 4*N*(S+1)*(R-1)/R bytes. The additions and their order do not depend on R, so
 // neither do the bits of the total.
 //
 // Owns all buffers that messages come from and go to, and a communicator of its own, made once by
-// the constructor; sum() does not allocate. A partial sum is sent from partial(i): one that lies
-// elsewhere is copied there first, and memory that is never used costs nothing. So when a wait is
-// given up, MPI is left with no memory but ours, which then lives until the process ends. With one
-// rank there is no message and no copy. Not thread-safe. The constructor and sum() are collective;
+// the constructor; sum() does not allocate. So when a wait is given up, MPI is left with no memory
+// but ours, which then lives until the process ends. With one rank there is no message and no copy.
+// Not thread-safe. The constructor and sum() are collective;
 // all else is local.
 //
 // Errors: CommError and RemoteError as Communicator says; std::invalid_argument for what the caller
@@ -41,7 +39,7 @@ class TreeReduction {
   };
 
   struct Result {
-    std::span<const float> total;  // valid until the next call; with one rank it is partials[0]
+    std::span<const float> total;  // valid until the next call; with one rank it is partial(0)
     bool raised;
   };
 
@@ -59,21 +57,19 @@ class TreeReduction {
   // This rank's maximal subtrees, in leaf order.
   std::span<const Subtree> subtrees() const;
 
-  // Where to put this rank's sum over subtrees()[i], `elements` floats at a multiple of 64 bytes,
-  // so that sum() need not copy it. Zeros at first; sum() leaves it alone if partials[i] is this
-  // span.
+  // Where to put this rank's sum over subtrees()[i]: `elements` floats at a multiple of 64 bytes,
+  // zeros at first; sum() leaves them alone.
   std::span<float> partial(std::size_t i);
 
   // The elements whose tree `rank` finishes.
   Shard shard_of(std::size_t rank) const;
 
   // total = the sum at the root of the tree, the same bits on all ranks; zeros if no leaf is
-  // present. partials[i] is this rank's sum over subtrees()[i]; where that has no present leaf it
-  // is not read and may be empty. leaf_present has L flags, 0 or 1, the same on all ranks, and may
-  // differ from call to call. `raised` says, on every rank alike, whether any rank passed `raise`:
-  // a flag that rides along for free (on a signal to stop, say).
-  Result sum(std::span<const std::span<const float>> partials,
-             std::span<const std::uint8_t> leaf_present, bool raise);
+  // present. The partial sum of a subtree without a present leaf is not read. leaf_present has L
+  // flags, 0 or 1, the same on all ranks, and may differ from call to call. `raised` says, on every
+  // rank alike, whether any rank passed `raise`: a flag that rides along for free (on a signal to
+  // stop, say).
+  Result sum(std::span<const std::uint8_t> leaf_present, bool raise);
 
  private:
   struct State;

@@ -46,8 +46,6 @@ bool is_last(const Communicator& world) {
 
 void sum_forever(Communicator& world, const std::string& how) {
   TreeReduction reduction(world, 8, 3'000'000);
-  const std::vector<float> partial(3'000'000, 1.0F);
-  const std::vector<std::span<const float>> partials(reduction.subtrees().size(), partial);
   const std::vector<std::uint8_t> present(8, 1);
   for (int step = 0;; ++step) {
     if (step == 5 && is_last(world)) {
@@ -55,7 +53,7 @@ void sum_forever(Communicator& world, const std::string& how) {
       if (how == "sum_sleep") sleep(60);
       if (how == "sum_kill") raise(SIGKILL);
     }
-    reduction.sum(partials, present, false);
+    reduction.sum(present, false);
   }
 }
 

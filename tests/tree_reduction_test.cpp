@@ -23,20 +23,18 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
-// This rank's partial sums for one pattern; absent ones are empty, which sum() must not read.
-struct Partials {
-  std::vector<Floats> values;
-  std::vector<std::span<const float>> views;
-};
-
-Partials partials_of(const TreeReduction& reduction, const std::vector<Floats>& leaves,
-                     std::span<const std::uint8_t> present) {
-  Partials partials;
-  for (const Subtree& subtree : reduction.subtrees()) {
-    partials.values.push_back(serial_sum(subtree, leaves, present).value_or(Floats{}));
+// Puts this rank's partial sums for one pattern in their places, and into those that sum() must not
+// read what would show.
+void put_partials(TreeReduction& reduction, const std::vector<Floats>& leaves,
+                  std::span<const std::uint8_t> present) {
+  for (std::size_t i = 0; i < reduction.subtrees().size(); ++i) {
+    const auto sum = serial_sum(reduction.subtrees()[i], leaves, present);
+    if (sum) {
+      std::ranges::copy(*sum, reduction.partial(i).begin());
+    } else {
+      std::ranges::fill(reduction.partial(i), 1e30F);
+    }
   }
-  partials.views.assign(partials.values.begin(), partials.values.end());
-  return partials;
 }
 
 class TreeReductionSizes : public testing::TestWithParam<std::size_t> {};
@@ -51,9 +49,8 @@ TEST_P(TreeReductionSizes, EqualsTheSerialTreeForEveryPattern) {
     std::size_t raising = 0;  // size(): none
     for (const auto& present : test::presence_patterns(leaves)) {
       const Floats expected = serial_sum({0, leaves}, values, present).value_or(Floats(elements));
-      const Partials partials = partials_of(reduction, values, present);
-      const auto [total, raised] =
-          reduction.sum(partials.views, present, raising == world().rank());
+      put_partials(reduction, values, present);
+      const auto [total, raised] = reduction.sum(present, raising == world().rank());
       ASSERT_TRUE(same_bits(total, expected)) << leaves << " leaves, " << elements << " elements";
       ASSERT_EQ(raised, raising < world().size());
       raising = (raising + 1) % (world().size() + 1);
@@ -70,9 +67,9 @@ TEST(TreeReduction, FlagOfEachRankReachesAllWhateverIsPresent) {
   TreeReduction reduction(world(), leaves, elements);
   const auto values = test::random_leaves(leaves, elements, 2);
   for (const auto& present : test::presence_patterns(leaves)) {
-    const Partials partials = partials_of(reduction, values, present);
+    put_partials(reduction, values, present);
     for (std::size_t raising = 0; raising <= world().size(); ++raising) {
-      const auto result = reduction.sum(partials.views, present, raising == world().rank());
+      const auto result = reduction.sum(present, raising == world().rank());
       ASSERT_EQ(result.raised, raising < world().size());
     }
   }
@@ -86,8 +83,8 @@ TEST(TreeReduction, LongMessagesAreCut) {
     TreeReduction reduction(world(), leaves, elements, {.longest_message = longest});
     for (const auto& present : test::presence_patterns(leaves)) {
       const Floats expected = serial_sum({0, leaves}, values, present).value_or(Floats(elements));
-      const Partials partials = partials_of(reduction, values, present);
-      ASSERT_TRUE(same_bits(reduction.sum(partials.views, present, false).total, expected));
+      put_partials(reduction, values, present);
+      ASSERT_TRUE(same_bits(reduction.sum(present, false).total, expected));
     }
   }
 }
@@ -102,43 +99,21 @@ TEST(TreeReduction, TwoAtOnceDoNotDisturbEachOther) {
   const std::vector<std::uint8_t> present(leaves, 1);
   const Floats large_expected = serial_sum({0, leaves}, large_values, present).value();
   const Floats small_expected = serial_sum({0, leaves}, small_values, present).value();
-  const Partials large_partials = partials_of(large, large_values, present);
-  const Partials small_partials = partials_of(small, small_values, present);
+  put_partials(large, large_values, present);
+  put_partials(small, small_values, present);
   for (int i = 0; i < 3; ++i) {
-    const auto large_total = large.sum(large_partials.views, present, false).total;
-    const auto small_total = small.sum(small_partials.views, present, false).total;
+    const auto large_total = large.sum(present, false).total;
+    const auto small_total = small.sum(present, false).total;
     ASSERT_TRUE(same_bits(large_total, large_expected));
     ASSERT_TRUE(same_bits(small_total, small_expected));
-  }
-}
-
-// The buffers offered by partial() serve as well as any others, also when only some are used.
-TEST(TreeReduction, PartialsMayLieInItsOwnBuffers) {
-  constexpr std::size_t leaves = 8;
-  constexpr std::size_t elements = 1003;
-  TreeReduction reduction(world(), leaves, elements);
-  const auto values = test::random_leaves(leaves, elements, 8);
-  for (const auto& present : test::presence_patterns(leaves)) {
-    for (const std::size_t stride : std::initializer_list<std::size_t>{1, 2}) {
-      Partials partials = partials_of(reduction, values, present);
-      for (std::size_t i = 0; i < partials.values.size(); i += stride) {
-        std::copy(partials.values[i].begin(), partials.values[i].end(),
-                  reduction.partial(i).begin());
-        partials.views[i] = reduction.partial(i);
-      }
-      const Floats expected = serial_sum({0, leaves}, values, present).value_or(Floats(elements));
-      ASSERT_TRUE(same_bits(reduction.sum(partials.views, present, false).total, expected));
-    }
   }
 }
 
 TEST(TreeReduction, OneRankGetsItsOwnMemoryBack) {
   if (world().size() > 1) return;
   TreeReduction reduction(world(), 8, 5);
-  const Floats partial{1, 2, 3, 4, 5};
-  const std::vector<std::span<const float>> views{partial};
-  EXPECT_EQ(reduction.sum(views, std::vector<std::uint8_t>(8, 1), false).total.data(),
-            partial.data());
+  EXPECT_EQ(reduction.sum(std::vector<std::uint8_t>(8, 1), false).total.data(),
+            reduction.partial(0).data());
 }
 
 TEST(TreeReduction, WrongArgumentsThrowBeforeAnythingIsSent) {
@@ -147,13 +122,7 @@ TEST(TreeReduction, WrongArgumentsThrowBeforeAnythingIsSent) {
     EXPECT_THROW(TreeReduction(world(), 2, 5), std::invalid_argument) << "more ranks than leaves";
   }
   TreeReduction reduction(world(), 8, 5);
-  const std::vector<std::uint8_t> present(8, 1);
-  const Floats partial(4);
-  const std::vector<std::span<const float>> short_views(reduction.subtrees().size(), partial);
-  EXPECT_THROW(reduction.sum(short_views, present, false), std::invalid_argument);
-  EXPECT_THROW(reduction.sum({}, present, false), std::invalid_argument);
-  EXPECT_THROW(reduction.sum(short_views, std::vector<std::uint8_t>(7, 1), false),
-               std::invalid_argument);
+  EXPECT_THROW(reduction.sum(std::vector<std::uint8_t>(7, 1), false), std::invalid_argument);
 }
 
 }  // namespace

@@ -27,11 +27,9 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
       sample_loss_(most_rows(leaves_, leaves, largest_batch)),
       sample_correct_(sample_loss_.size()) {
   for (const comm::Subtree& subtree : reduction_.subtrees()) {
-    subtree_sums_.emplace_back(network.layout().buffer_size());
-    subtree_views_.push_back(std::as_const(subtree_sums_.back()).span());
     subtree_rows_.emplace_back(subtree.size + 1);
   }
-  present_subtrees_.reserve(subtree_sums_.size());
+  present_subtrees_.reserve(subtree_rows_.size());
 }
 
 TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std::uint32_t> batch,
@@ -45,7 +43,7 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
     compute_gradients(step, batch.subspan(first, count), first, parameters, leaf_loss,
                       leaf_correct);
   }
-  const auto [gradient, stopped] = reduction_.sum(subtree_views_, bounds_.present(), stop);
+  const auto [gradient, stopped] = reduction_.sum(bounds_.present(), stop);
   const double squares = optimizer.update(step, batch.size(), parameters, gradient);
   return {std::sqrt(squares), stopped};
 }
@@ -89,7 +87,7 @@ void TrainingStep::describe_subtrees(std::size_t first_sample) {
       rows[l] = bounds_.begin(subtrees[i].first + l) - first_sample;
     }
     rows.back() = bounds_.end(subtrees[i].first + subtrees[i].size - 1) - first_sample;
-    if (rows.front() < rows.back()) present_subtrees_.push_back({rows, subtree_sums_[i].span()});
+    if (rows.front() < rows.back()) present_subtrees_.push_back({rows, reduction_.partial(i)});
   }
 }
 

@@ -64,9 +64,7 @@ class TrainingStep {
   std::vector<float> sample_loss_;
   std::vector<std::uint8_t> sample_correct_;
 
-  // One entry per subtree of this rank: its sum, and the bounds of its leaves in rows of the pass.
-  std::vector<nn::AlignedBuffer<float>> subtree_sums_;
-  std::vector<std::span<const float>> subtree_views_;
+  // For each subtree of this rank, the bounds of its leaves in rows of the pass.
   std::vector<std::vector<std::size_t>> subtree_rows_;
   std::vector<nn::SubtreeGradient<float>> present_subtrees_;
 };
