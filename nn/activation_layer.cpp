@@ -1,6 +1,9 @@
 #include "nn/activation_layer.hpp"
 
-#include "nn/product.hpp"
+#include <algorithm>
+
+#include "nn/kernels/kernels.hpp"
+#include "nn/parallel.hpp"
 
 namespace lockstep::nn {
 

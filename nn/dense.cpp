@@ -53,7 +53,12 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
   product.activation = whole_row ? Activation::none : options_.activation;
   product.slope = static_cast<T>(options_.slope);
   multiply(product);
-  if (whole_row) kernels<T>().activate(options_.activation, product.slope, y);
+  if (!whole_row) return;
+  const double operations_per_row = 20.0 * static_cast<double>(y.cols);
+  for_each_row_block(y.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {
+    kernels<T>().activate(options_.activation, product.slope,
+                          {y.row(begin), end - begin, y.cols, y.stride});
+  });
 }
 
 template <class T>

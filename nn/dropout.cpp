@@ -1,6 +1,9 @@
 #include "nn/dropout.hpp"
 
-#include "nn/product.hpp"
+#include <algorithm>
+#include <sstream>
+
+#include "nn/parallel.hpp"
 
 namespace lockstep::nn {
 
@@ -14,9 +17,9 @@ Dropout<T>::Dropout(std::size_t width, std::uint32_t index, double rate)
 
 template <class T>
 std::string Dropout<T>::describe() const {
-  std::string rate = std::to_string(rate_);
-  rate.erase(rate.find_last_not_of('0') + 1);
-  return "dropout " + rate;
+  std::ostringstream text;
+  text << "dropout " << rate_;
+  return text.str();
 }
 
 template <class T>

@@ -1,9 +1,12 @@
 // Initial values of weights.
 //
-//   he        normal, standard deviation sqrt(2 / inputs)     K. He et al., ICCV 2015, eq. 10
-//   xavier    uniform in ±sqrt(6 / (inputs + outputs))        X. Glorot, Y. Bengio, AISTATS 2010,
-//   eq. 16 normal    normal, mean 0, standard deviation `scale` uniform   uniform in ±scale zero 0
+//   he        normal, standard deviation sqrt(2 / inputs)     K. He et al., ICCV 2015
+//   xavier    uniform in ±sqrt(6 / (inputs + outputs))        X. Glorot, Y. Bengio, AISTATS 2010
+//   normal    normal, mean 0, standard deviation `scale`
+//   uniform   uniform in ±scale
+//   zero      0
 //   constant  `scale`
+//
 // Each value is a function of (seed, tensor, element) alone. Pure; local.
 #pragma once
 

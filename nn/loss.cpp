@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "nn/product.hpp"
+#include "nn/kernels/kernels.hpp"
+#include "nn/parallel.hpp"
 
 namespace lockstep::nn {
 

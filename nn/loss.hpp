@@ -1,7 +1,7 @@
 // The losses: what a sample costs, its gradient, and whether its class was found.
 //
-//   cross_entropy       -log softmax(z)[label], z the network's outputs; gradient softmax(z) -
-//   one_hot mean_squared_error  sum_j (y_j - t_j)^2 / D over the D outputs; gradient 2 (y - t) / D
+//   cross_entropy       -log softmax(z)[label] of the outputs z         gradient softmax(z) - one_hot
+//   mean_squared_error  sum_j (y_j - t_j)^2 / D of the D outputs y      gradient 2 (y - t) / D
 //
 // A sample's loss is not divided by the batch: sums over samples are the caller's, in leaf order.
 // Functions are thread-safe for distinct outputs, run on the caller's task arena, and are local.

@@ -49,6 +49,7 @@ Network<T>::Network(std::size_t inputs, std::span<const LayerDescription> layers
         break;
     }
     outputs_ = layers_.back()->outputs();
+    if (layout_.count() == 0) first_trained_ = layers_.size();
   }
   if (layout_.count() == 0) {
     throw std::invalid_argument("the network has no parameters: it needs a dense layer");
@@ -76,10 +77,10 @@ template <class T>
 void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
                           Workspace<T>& workspace,
                           std::span<const SubtreeGradient<T>> subtrees) const {
-  for (std::size_t i = layers_.size(); i-- > 0;) {
-    const bool first = i == 0;
-    const MatrixView<const T> x = (first ? workspace.input() : workspace.output(i - 1)).top(rows);
-    const MatrixView<T> d_x = first ? MatrixView<T>{} : workspace.d_output(i - 1).top(rows);
+  for (std::size_t i = layers_.size(); i-- > first_trained_;) {
+    const MatrixView<const T> x = (i == 0 ? workspace.input() : workspace.output(i - 1)).top(rows);
+    const MatrixView<T> d_x =
+        i == first_trained_ ? MatrixView<T>{} : workspace.d_output(i - 1).top(rows);
     layers_[i]->backward(pass, parameters, x, workspace.output(i).top(rows),
                          workspace.d_output(i).top(rows), d_x, subtrees);
   }

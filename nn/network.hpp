@@ -64,6 +64,7 @@ class Network {
   Loss loss_;
   ParameterLayout layout_;
   std::vector<std::unique_ptr<Layer<T>>> layers_;
+  std::size_t first_trained_ = 0;  // no layer before it has parameters: backward ends there
 };
 
 // The matrices that one pass over up to `rows` samples needs, allocated once.

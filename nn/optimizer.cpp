@@ -18,20 +18,26 @@ double power(double base, std::uint64_t exponent) {
   return result;
 }
 
-std::vector<std::string> moment_names(UpdateRule rule) {
+// What a rule keeps of gradients and of their squares; null: nothing.
+struct MomentNames {
+  const char* first;
+  const char* second;
+};
+
+MomentNames moment_names(UpdateRule rule) {
   switch (rule) {
     case UpdateRule::sgd:
-      return {};
+      return {nullptr, nullptr};
     case UpdateRule::momentum:
-      return {"velocity"};
+      return {"velocity", nullptr};
     case UpdateRule::adagrad:
-      return {"sum_of_squares"};
+      return {nullptr, "sum_of_squares"};
     case UpdateRule::rmsprop:
-      return {"mean_square"};
+      return {nullptr, "mean_square"};
     case UpdateRule::adam:
       return {"mean", "mean_square"};
   }
-  return {};
+  return {nullptr, nullptr};
 }
 
 }  // namespace
@@ -47,9 +53,14 @@ Optimizer<T>::Optimizer(const ParameterLayout& layout, const OptimizerOptions& o
     }
   }
   chunk_squares_.resize(chunks_.size());
-  for (std::string& name : moment_names(options.rule)) {
-    moments_.push_back({std::move(name), AlignedBuffer<T>(layout.buffer_size())});
-  }
+  const MomentNames names = moment_names(options.rule);
+  const auto keep = [&](const char* name) -> T* {
+    if (name == nullptr) return nullptr;
+    moments_.push_back({name, AlignedBuffer<T>(layout.buffer_size())});
+    return moments_.back().values.data();
+  };
+  first_moment_ = keep(names.first);
+  second_moment_ = keep(names.second);
 }
 
 template <class T>
@@ -93,13 +104,6 @@ double Optimizer<T>::update(std::uint64_t step, std::size_t samples, std::span<T
                             std::span<const T> gradient) {
   const Kernels<T>& kernel = kernels<T>();
   const Update<T> rule = rule_at(step, samples);
-  // Only rules that keep the second moment alone have it first in the list.
-  const bool squares_only =
-      options_.rule == UpdateRule::adagrad || options_.rule == UpdateRule::rmsprop;
-  T* const first = moments_.empty() || squares_only ? nullptr : moments_[0].values.data();
-  T* const second = squares_only           ? moments_[0].values.data()
-                    : moments_.size() == 2 ? moments_[1].values.data()
-                                           : nullptr;
   const double operations = 20.0 * static_cast<double>(gradient.size());
   for_each_part(chunks_.size(), operations, [&](std::size_t i) {
     const Chunk& chunk = chunks_[i];
@@ -107,8 +111,8 @@ double Optimizer<T>::update(std::uint64_t step, std::size_t samples, std::span<T
     u.count = chunk.count;
     u.parameters = parameters.data() + chunk.offset;
     u.gradient = gradient.data() + chunk.offset;
-    u.moment1 = first == nullptr ? nullptr : first + chunk.offset;
-    u.moment2 = second == nullptr ? nullptr : second + chunk.offset;
+    u.moment1 = first_moment_ == nullptr ? nullptr : first_moment_ + chunk.offset;
+    u.moment2 = second_moment_ == nullptr ? nullptr : second_moment_ + chunk.offset;
     u.l1 = static_cast<T>(chunk.penalised ? options_.l1 : 0);
     u.l2 = static_cast<T>(chunk.penalised ? options_.l2 : 0);
     chunk_squares_[i] = kernel.update(u);

@@ -4,15 +4,17 @@
 // epsilon, t the number of the update, from 1:
 //
 //   sgd       w -= a g
-//   momentum  v = b v + g,  w -= a v          B. Polyak, 1964; the form of PyTorch and Sutskever
-//   2013
-//             averaged: v = b v + (1 - b) g   the exponentially weighted mean; no bias correction
-//   adagrad   s += g^2,  w -= a g / (sqrt(s) + e)           J. Duchi et al., JMLR 12 (2011);
-//                                                           epsilon outside the root as in PyTorch
-//   rmsprop   s = d s + (1 - d) g^2,  w -= a g / (sqrt(s) + e)   T. Tieleman, G. Hinton, Coursera
-//                                                           lecture 6.5 (2012); epsilon as PyTorch
-//   adam      m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,   D. Kingma, J. Ba, ICLR 2015,
-//             M = m / (1 - b1^t),  V = v / (1 - b2^t),           algorithm 1
+//   momentum  v = b v + g                      B. Polyak, 1964, in the form of PyTorch
+//             w -= a v
+//             averaged: v = b v + (1 - b) g    an exponentially weighted mean, without correction
+//   adagrad   s += g^2                         J. Duchi et al., JMLR 12 (2011); epsilon outside
+//             w -= a g / (sqrt(s) + e)         the root as in PyTorch
+//   rmsprop   s = d s + (1 - d) g^2            T. Tieleman, G. Hinton, Coursera lecture 6.5 (2012);
+//             w -= a g / (sqrt(s) + e)         epsilon as in PyTorch
+//   adam      m = b1 m + (1 - b1) g            D. Kingma, J. Ba, ICLR 2015, algorithm 1
+//             v = b2 v + (1 - b2) g^2
+//             M = m / (1 - b1^t)
+//             V = v / (1 - b2^t)
 //             w -= a M / (sqrt(V) + e)
 //
 // `epsilon_inside_root` divides by sqrt(s + e) instead. Penalties add l1 sign(w) + l2 w to g, for
@@ -95,6 +97,8 @@ class Optimizer {
   std::vector<Chunk> chunks_;
   std::vector<double> chunk_squares_;
   std::vector<Moment<T>> moments_;
+  T* first_moment_ = nullptr;  // into moments_; null where the rule keeps none
+  T* second_moment_ = nullptr;
 };
 
 }  // namespace lockstep::nn

@@ -7,6 +7,7 @@
 
 #include <tbb/parallel_for.h>
 
+#include <algorithm>
 #include <cstddef>
 
 namespace lockstep::nn {
@@ -23,6 +24,17 @@ void for_each_part(std::size_t parts, double operations, const Part& part) {
   } else {
     tbb::parallel_for(std::size_t{0}, parts, part);
   }
+}
+
+// Calls work(begin, end) for blocks of rows that together are 0..rows-1.
+template <class Work>
+void for_each_row_block(std::size_t rows, double operations_per_row, const Work& work) {
+  constexpr std::size_t kRows = 16;
+  const std::size_t blocks = (rows + kRows - 1) / kRows;
+  for_each_part(blocks, operations_per_row * static_cast<double>(rows), [&](std::size_t block) {
+    const std::size_t begin = block * kRows;
+    work(begin, std::min(rows, begin + kRows));
+  });
 }
 
 }  // namespace lockstep::nn

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
+#include <cassert>
 
 #include "nn/kernels/kernels.hpp"
 #include "nn/parallel.hpp"
@@ -32,6 +34,7 @@ void multiply(const Product<T>& product) {
 template <class T>
 void weight_gradient(const WeightGradient<T>& job) {
   constexpr std::size_t kOutputsPerPart = 96;
+  assert(std::has_single_bit(job.leaf_rows.size() - 1) && job.leaf_rows.size() - 1 <= kMaxLeaves);
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t outputs = job.d_y.cols;
   const std::size_t panels = round_up(job.x.cols, kernel.panel_width) / kernel.panel_width;
@@ -42,17 +45,6 @@ void weight_gradient(const WeightGradient<T>& job) {
   for_each_part(panels * blocks, operations, [&](std::size_t part) {
     const std::size_t begin = part / panels * kOutputsPerPart;
     kernel.gradient_panel(job, begin, std::min(outputs, begin + kOutputsPerPart), part % panels);
-  });
-}
-
-// Calls work(view of some rows, …) over row blocks of matrices that have the same number of rows.
-template <class Work>
-void for_each_row_block(std::size_t rows, double operations_per_row, const Work& work) {
-  constexpr std::size_t kRows = 16;
-  const std::size_t blocks = round_up(rows, kRows) / kRows;
-  for_each_part(blocks, operations_per_row * static_cast<double>(rows), [&](std::size_t block) {
-    const std::size_t begin = block * kRows;
-    work(begin, std::min(rows, begin + kRows));
   });
 }
 

@@ -78,12 +78,9 @@ TEST_F(BadInputTest, MoreClassesThanOutputs) {
 TEST_F(BadInputTest, LabelsOutOfRange) {
   auto wrong = images(64);
   wrong.labels[17] = 12;
-  wrong.classes = 10;
-  // The writer checks too, so the attribute is told otherwise through a second file.
-  wrong.classes = 13;
   datasets::write_dataset(path("wrong.h5"), wrong);
   configure("wrong.h5");
-  expect_failure(2, {"13 classes", "10 outputs"});
+  expect_failure(3, {"wrong.h5", "17", "12", "10"});
 }
 
 TEST_F(BadInputTest, NotANumber) {
@@ -121,6 +118,24 @@ TEST_F(BadInputTest, UnknownOption) {
   const auto ending = test::lockstep("train " + path("run.toml") + " --colour blue", 2);
   EXPECT_EQ(ending.exit_code, 2) << ending.output;
   EXPECT_NE(ending.output.find("--colour"), std::string::npos) << ending.output;
+  EXPECT_EQ(ending.output.find("--colour"), ending.output.rfind("--colour")) << "said twice";
+}
+
+TEST_F(BadInputTest, UnknownCommandNamesTheNearest) {
+  const auto ending = test::lockstep("trian " + path("run.toml"), 2);
+  EXPECT_EQ(ending.exit_code, 2) << ending.output;
+  EXPECT_EQ(ending.messages.size(), 1u) << ending.output;
+  EXPECT_NE(ending.output.find("did you mean train?"), std::string::npos) << ending.output;
+}
+
+TEST_F(BadInputTest, RanksThatDoNotAgree) {
+  const std::string train =
+      std::string(LOCKSTEP_PROGRAM) + " train " + path("run.toml") + " --out " + path("out");
+  const auto ending = test::run(std::string(MPIEXEC) + " --oversubscribe -np 1 " + train +
+                                " : -np 1 " + train + " --set training.seed=2");
+  EXPECT_EQ(ending.exit_code, 2) << ending.output;
+  EXPECT_EQ(ending.messages.size(), 1u) << ending.output;
+  EXPECT_NE(ending.output.find("seed = 2"), std::string::npos) << ending.output;
 }
 
 TEST_F(BadInputTest, MissingConfiguration) {

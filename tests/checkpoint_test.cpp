@@ -301,7 +301,9 @@ TEST_F(CheckpointTest, MissingPartsAreNamed) {
                                          "best_epoch",
                                          "epochs_without_improvement",
                                          "best_validation_loss",
-                                         "seconds"};
+                                         "seconds",
+                                         "train_loss",
+                                         "gradient_norm"};
   const std::vector<std::string> lists{"epoch_loss_by_leaf", "epoch_correct_by_leaf"};
   std::vector<std::string> parts = texts;
   for (const auto& key : scalars) parts.push_back("state/" + key);

@@ -262,10 +262,10 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"[training]\nbatch_size = 1.5",
               "training.batch_size (config.toml:2): found 1.5, expected an integer >= 1"},
         Wrong{"[training]\nleaves = 6",
-              "training.leaves (config.toml:2): found 6, expected an integer in [1, 65536], a "
+              "training.leaves (config.toml:2): found 6, expected an integer in [1, 4096], a "
               "power of two"},
         Wrong{"[training]\nleaves = 0",
-              "training.leaves (config.toml:2): found 0, expected an integer in [1, 65536], a "
+              "training.leaves (config.toml:2): found 0, expected an integer in [1, 4096], a "
               "power of two"},
         Wrong{"[training]\nshuffle = 1",
               "training.shuffle (config.toml:2): found 1, expected true or false"},

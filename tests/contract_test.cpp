@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "run_program.hpp"
 
@@ -40,6 +41,17 @@ class ContractTest : public test::ProgramTest {
     return all;
   }
 
+  // The lines of metrics.jsonl without the times.
+  std::vector<nlohmann::json> metrics(const std::string& out) const {
+    std::vector<nlohmann::json> lines;
+    std::istringstream text(read(out + "/metrics.jsonl"));
+    for (std::string line; std::getline(text, line);) {
+      lines.push_back(nlohmann::json::parse(line));
+      for (const char* key : {"seconds", "samples_per_second"}) lines.back().erase(key);
+    }
+    return lines;
+  }
+
   void expect_same_for_all_ranks_and_threads() {
     nlohmann::json first;
     for (const int ranks : {1, 2, 3, 4, 5, 8}) {
@@ -51,6 +63,7 @@ class ContractTest : public test::ProgramTest {
         EXPECT_EQ(summary(out)["threads"], threads);
         if (first.is_null()) first = result(out);
         EXPECT_EQ(result(out), first) << out;
+        EXPECT_EQ(metrics(out), metrics("1x1")) << out;
       }
     }
   }
@@ -85,6 +98,7 @@ TEST_F(ContractTest, AnInterruptedRunIsTheSameAsOneThatWasNot) {
   const auto second = train("cut", 3, 2, "--resume --set checkpoint.keep=9");
   ASSERT_EQ(second.exit_code, 0) << second.output;
   EXPECT_EQ(result("cut"), result("whole"));
+  EXPECT_EQ(metrics("cut"), metrics("whole"));
 
   const auto diff = test::lockstep("diff " + path("cut/checkpoints/step-00000040.h5") + " " +
                                    path("whole/checkpoints/step-00000040.h5"));
@@ -92,6 +106,35 @@ TEST_F(ContractTest, AnInterruptedRunIsTheSameAsOneThatWasNot) {
   const auto other = test::lockstep("diff " + path("cut/checkpoints/step-00000017.h5") + " " +
                                     path("cut/checkpoints/step-00000040.h5"));
   EXPECT_EQ(other.exit_code, 1) << other.output;
+}
+
+TEST_F(ContractTest, ACheckpointCanBeSavedAfterAnyStepAndGoneBackTo) {
+  prepare(kMinibatch);
+  const std::string often =
+      "--set checkpoint.every_steps=11 --set checkpoint.every_epochs=0 "
+      "--set checkpoint.keep=2 ";
+  ASSERT_EQ(train("whole", 2, 1, often).exit_code, 0);
+  EXPECT_TRUE(std::filesystem::exists(path("whole/checkpoints/step-00000033.h5")));
+  // Eleven steps are an epoch, so these lie between two epochs, and this one in the middle.
+  ASSERT_EQ(train("other", 1, 1, often + "--set checkpoint.every_steps=7").exit_code, 0);
+  const auto back =
+      train("other", 4, 1, often + "--resume " + path("other/checkpoints/step-00000035.h5"));
+  ASSERT_EQ(back.exit_code, 0) << back.output;
+  EXPECT_EQ(result("other"), result("whole"));
+  EXPECT_EQ(metrics("other"), metrics("whole"));
+  EXPECT_TRUE(std::filesystem::exists(path("other/checkpoints/step-00000040.h5")));
+  EXPECT_TRUE(std::filesystem::exists(path("other/checkpoints/step-00000040.h5.superseded")));
+}
+
+TEST_F(ContractTest, ResumingAFinishedRunLeavesItAsItIs) {
+  prepare(kMinibatch);
+  ASSERT_EQ(train("run", 1, 1).exit_code, 0);
+  const std::string summary_before = read("run/summary.json");
+  const std::string metrics_before = read("run/metrics.jsonl");
+  const auto again = train("run", 2, 1, "--resume");
+  EXPECT_EQ(again.exit_code, 0) << again.output;
+  EXPECT_EQ(read("run/summary.json"), summary_before);
+  EXPECT_EQ(read("run/metrics.jsonl"), metrics_before);
 }
 
 TEST_F(ContractTest, EarlyStoppingAndValidationAreTheSameForAllRanks) {

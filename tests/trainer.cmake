@@ -15,3 +15,4 @@ endforeach()
 lockstep_test(NAME reference_test LIBS lockstep::nn lockstep::datasets)
 target_compile_definitions(reference_test PRIVATE
   REFERENCE_FILE="${CMAKE_CURRENT_SOURCE_DIR}/reference.h5")
+lockstep_test(NAME placement_test LIBS lockstep::trainer)

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "nn/product.hpp"
+#include "nn/parallel.hpp"
 
 namespace lockstep::trainer {
 

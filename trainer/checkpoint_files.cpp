@@ -75,6 +75,14 @@ std::optional<FoundCheckpoint> newest_valid_checkpoint(const fs::path& run_direc
   return std::nullopt;
 }
 
+void set_aside_checkpoints_after(const fs::path& run_directory, std::uint64_t step) {
+  for (const std::uint64_t later : steps_in(run_directory)) {
+    if (later <= step) continue;
+    const fs::path path = checkpoint_path(run_directory, later);
+    fs::rename(path, path.string() + ".superseded");
+  }
+}
+
 void prune_checkpoints(const fs::path& run_directory, std::size_t keep) {
   remove_temporaries(run_directory);
   remove_temporaries(run_directory / "checkpoints");

@@ -30,6 +30,11 @@ struct FoundCheckpoint {
 std::optional<FoundCheckpoint> newest_valid_checkpoint(const std::filesystem::path& run_directory,
                                                        std::vector<std::string>* skipped = nullptr);
 
+// Renames checkpoints of more than `step` updates to *.superseded: a run that goes on from `step`
+// must neither take them for its own nor lose its own to pruning because of them. Throws
+// std::filesystem::filesystem_error.
+void set_aside_checkpoints_after(const std::filesystem::path& run_directory, std::uint64_t step);
+
 // Removes the oldest checkpoints beyond the `keep` newest, but never the newest valid one, and what
 // killed processes left half-written in the directory and its checkpoints. What cannot be removed
 // stays: a run does not end for that.

@@ -1,9 +1,12 @@
 #include "trainer/command_line.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <sstream>
+#include <utility>
 
 #include "trainer/config.hpp"
+#include "trainer/nearest.hpp"
 #include "trainer/version.hpp"
 
 namespace lockstep::trainer {
@@ -149,6 +152,16 @@ Command parse_command_line(int argc, const char* const* argv) {
   add_predict(app, parsed);
   add_looking(app, parsed);
   add_dataset(app, parsed);
+  std::vector<std::string> known;
+  for (const CLI::App* command : std::as_const(app).get_subcommands({})) {
+    known.push_back(command->get_name());
+  }
+  const std::string first = argc > 1 ? argv[1] : "-";
+  if (!first.starts_with('-') && std::ranges::find(known, first) == known.end()) {
+    return Message{
+        "lockstep: unknown command " + first + "; did you mean " + nearest(first, known) + "?\n",
+        ExitCode::wrong_configuration};
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

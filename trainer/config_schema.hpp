@@ -11,12 +11,17 @@
 // or std::vector<LayerConfig>, const if the Config is. Not thread-safe beyond its arguments; local.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
 #include <span>
 #include <string_view>
 
+#include "nn/activation.hpp"
+#include "nn/initializer.hpp"
+#include "nn/loss.hpp"
+#include "nn/optimizer.hpp"
 #include "trainer/config.hpp"
 
 namespace lockstep::trainer::schema {
@@ -54,13 +59,16 @@ constexpr Rule one_of(std::span<const std::string_view> choices) {
   return {.choices = choices};
 }
 
-inline constexpr std::array<std::string_view, 5> activations{"sigmoid", "tanh", "relu",
-                                                             "leaky_relu", "softmax"};
-inline constexpr std::array<std::string_view, 7> initializers{
-    "auto", "he", "xavier", "normal", "uniform", "zero", "constant"};
-inline constexpr std::array<std::string_view, 2> losses{"cross_entropy", "mean_squared_error"};
-inline constexpr std::array<std::string_view, 5> optimizers{"sgd", "momentum", "adagrad", "rmsprop",
-                                                            "adam"};
+// The first activation of nn, "none", is said by leaving the key out.
+inline constexpr std::span<const std::string_view> activations =
+    std::span(nn::kActivationNames).subspan(1);
+inline constexpr auto initializers = [] {
+  std::array<std::string_view, nn::kInitializerNames.size() + 1> names{"auto"};
+  std::ranges::copy(nn::kInitializerNames, names.begin() + 1);
+  return names;
+}();
+inline constexpr std::span<const std::string_view> losses = nn::kLossNames;
+inline constexpr std::span<const std::string_view> optimizers = nn::kUpdateRuleNames;
 inline constexpr std::array<std::string_view, 3> descents{"batch", "minibatch", "stochastic"};
 inline constexpr std::array<std::string_view, 1> precisions{"float32"};
 
@@ -133,7 +141,7 @@ void describe(Visitor& v, C& c) {
   v.field(Field{"beta1", fraction, "adam: share of the mean gradient kept"}, o.beta1);
   v.field(Field{"beta2", fraction, "adam: share of the mean square kept"}, o.beta2);
   v.field(Field{"decay", fraction, "rmsprop: share of the mean square kept"}, o.decay);
-  v.field(Field{"epsilon", positive,
+  v.field(Field{"epsilon", at_least(std::numeric_limits<float>::min()),
                 "keeps the divisor from zero (1e-8 for adam and rmsprop, 1e-10 for adagrad)",
                 "by optimizer"},
           o.epsilon);
@@ -164,7 +172,7 @@ void describe(Visitor& v, C& c) {
           t.steps);
   v.field(Field{"seed", {.low = 0, .full_range = true}, "keys every random number"}, t.seed);
   v.field(Field{"leaves",
-                {.low = 1, .high = 4096, .power_of_two = true},
+                {.low = 1, .high = nn::kMaxLeaves, .power_of_two = true},
                 "slices of a batch, at least as many as ranks"},
           t.leaves);
   v.field(Field{"shuffle", any, "a new order of samples every epoch (false: that of the file)"},

@@ -1,8 +1,11 @@
 // The program: parse the line, join the other ranks if the command is theirs too, run, and say how
 // it ended. This is the only place that exits.
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "comm/session.hpp"
 #include "comm/together.hpp"
@@ -20,17 +23,21 @@ int code_of(const std::exception_ptr& error) {
   return static_cast<int>(exit_code_of(error));
 }
 
-// Prints for all ranks: each would say the same.
-ExitCode show(const Message& message, std::size_t rank) {
-  if (rank == 0) {
-    std::fputs(message.text.c_str(), message.code == ExitCode::done ? stdout : stderr);
+// The rank that the launcher gave this process, from its environment: for a message that every rank
+// would print alike, before there is MPI.
+bool is_first_of_many() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
+    if (const char* rank = std::getenv(name)) return std::string_view(rank) == "0";
   }
-  return message.code;
+  return true;
 }
 
 // A command of this process alone.
 ExitCode run(const Message& message) {
-  return show(message, 0);
+  if (is_first_of_many()) {
+    std::fputs(message.text.c_str(), message.code == ExitCode::done ? stdout : stderr);
+  }
+  return message.code;
 }
 ExitCode run(const InspectOptions& options) {
   return inspect(options.file);
@@ -73,8 +80,7 @@ int run_alone(const Options& options) {
 
 // If the command fails on one rank, it ends on all, with that rank's message and code.
 template <class Options>
-int run_on_all_ranks(const Options& options, int argc, char** argv) {
-  comm::Session session(argc, argv);
+int run_in_session(const Options& options, comm::Session& session) {
   int code = 0;
   try {
     comm::together(session.world(), code_of,
@@ -84,8 +90,25 @@ int run_on_all_ranks(const Options& options, int argc, char** argv) {
     code = code_of(std::current_exception());
   }
   if (!session.in_step()) session.abort(code);
-  session.finalize();
+  try {
+    session.finalize();
+  } catch (...) {
+    complain(std::current_exception());
+    session.abort(code != 0 ? code : code_of(std::current_exception()));
+  }
   return code;
+}
+
+template <class Options>
+int run_on_all_ranks(const Options& options, int argc, char** argv) {
+  std::optional<comm::Session> session;
+  try {
+    session.emplace(argc, argv);
+  } catch (...) {
+    complain(std::current_exception());
+    return code_of(std::current_exception());
+  }
+  return run_in_session(options, *session);
 }
 
 }  // namespace

@@ -84,6 +84,11 @@ void check_fits(const nn::Network<float>& network, const datasets::Dataset& data
   }
   const std::size_t outputs = network.outputs();
   if (network.loss() == nn::Loss::cross_entropy) {
+    if (outputs < 2) {
+      throw ConfigError(
+          "model.layers: cross_entropy needs an output for each class, but the last layer has one; "
+          "for a single output use model.loss = \"mean_squared_error\"");
+    }
     if (!data.has_classes()) {
       throw ConfigError(fmt::format(
           "{} {}: {} holds real targets, but cross_entropy needs classes; use model.loss = "

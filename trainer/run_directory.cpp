@@ -98,10 +98,12 @@ void check_start(const fs::path& path, RunStart start) {
   }
 }
 
-// True if `line` is one whole object of metrics that tells of at most `step` updates.
+// True if `line` is one whole object of metrics, of a complete epoch, that tells of at most `step`
+// updates.
 bool tells_of_at_most(std::string_view line, std::uint64_t step) {
   const auto metrics = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!metrics.is_object()) return false;
+  if (!metrics.value("complete", true)) return false;  // of an epoch that now goes on
   const auto found = metrics.find("step");
   return found != metrics.end() && found->is_number_integer() &&
          found->get<std::uint64_t>() <= step;

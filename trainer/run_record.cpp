@@ -28,8 +28,11 @@ RunRecord::RunRecord(RunDirectory directory, const Config& config)
 
 RunRecord::~RunRecord() = default;
 
-void RunRecord::begin() {
+void RunRecord::begin(const TrainingState& state) {
   directory_.write_text_atomically("config.toml", to_toml(config_));
+  if (state.finished) return;
+  directory_.drop_metrics_after(state.step);
+  set_aside_checkpoints_after(directory_.path(), state.step);
 }
 
 void RunRecord::say(std::string_view line) {
@@ -65,6 +68,7 @@ void RunRecord::show_step(const StepReport& report) {
 void RunRecord::keep_epoch(const EpochReport& report) {
   nlohmann::ordered_json line;
   line["epoch"] = report.epoch;
+  if (!report.complete) line["complete"] = false;
   line["step"] = report.step;
   line["samples"] = report.samples;
   line["seconds"] = report.seconds;

@@ -26,8 +26,9 @@ class RunRecord {
   RunRecord(RunDirectory directory, const Config& config);
   ~RunRecord();
 
-  // Writes config.toml: from here on the directory is this run's.
-  void begin();
+  // Writes config.toml, and sets aside what another course of the run left beyond `state`: from
+  // here on the directory is this run's.
+  void begin(const TrainingState& state);
 
   // A line for the terminal and log.txt.
   void say(std::string_view line);

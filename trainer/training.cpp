@@ -83,7 +83,6 @@ void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
     copy_into(checkpoint.best, layout, best_.span(), origin);
   }
   state_ = checkpoint.state;
-  state_.finished = false;  // there is more to do if the configuration now says so
   stopped_early_ = config_.early_stopping.patience > 0 &&
                    state_.epochs_without_improvement >= config_.early_stopping.patience;
   if (state_.step_in_epoch > steps_in_epoch()) {
@@ -91,6 +90,7 @@ void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
         "{}: is {} steps into its epoch, but an epoch of this data and batch size has {}", origin,
         state_.step_in_epoch, steps_in_epoch()));
   }
+  if (!done()) state_.finished = false;  // the configuration now says that there is more to do
 }
 
 std::span<const float> Training::result() const {
@@ -108,7 +108,6 @@ bool Training::done() const {
 }
 
 TrainingEnd Training::run(const TrainingObserver& observer, const std::function<bool()>& stop) {
-  std::uint64_t saved_at = state_.step;
   while (!done()) {
     const EpochEnd end = run_epoch(observer, stop);
     if (end == EpochEnd::stopped) {
@@ -117,15 +116,20 @@ TrainingEnd Training::run(const TrainingObserver& observer, const std::function<
     }
     const EpochReport report = close_epoch(end == EpochEnd::complete);
     if (observer.epoch) observer.epoch(report);
-    const std::size_t every = config_.checkpoint.every_epochs;
-    if (!done() && every > 0 && state_.epoch % every == 0) {
-      save(observer);
-      saved_at = state_.step;
-    }
+    if (!done() && due_to_save()) save(observer);
   }
-  state_.finished = true;
-  if (saved_at != state_.step) save(observer);
+  if (!state_.finished) {
+    state_.finished = true;
+    save(observer);
+  }
   return stopped_early_ ? TrainingEnd::stopped_early : TrainingEnd::finished;
+}
+
+bool Training::due_to_save() const {
+  const CheckpointConfig& every = config_.checkpoint;
+  const bool between_epochs = state_.step_in_epoch == 0;
+  return (every.every_steps > 0 && state_.step % every.every_steps == 0) ||
+         (every.every_epochs > 0 && between_epochs && state_.epoch % every.every_epochs == 0);
 }
 
 Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
@@ -147,8 +151,8 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
                                    state_.epoch_loss_by_leaf, state_.epoch_correct_by_leaf, stop());
     ++state_.step;
     ++state_.step_in_epoch;
-    gradient_norm_ = outcome.gradient_norm;
-    if (!std::isfinite(gradient_norm_)) {
+    state_.gradient_norm = outcome.gradient_norm;
+    if (!std::isfinite(outcome.gradient_norm)) {
       throw Diverged(
           fmt::format("diverged at step {} (epoch {}): the gradient is not finite; a smaller "
                       "optimizer.learning_rate (now {}) may help",
@@ -164,10 +168,8 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
       observer.step({state_.epoch + 1, state_.step_in_epoch, steps, epoch_samples_here_,
                      epoch_seconds_here_, own_mean_loss()});
     }
-    const std::size_t every = config_.checkpoint.every_steps;
-    const bool due = every > 0 && state_.step % every == 0;
     if (outcome.stop) return EpochEnd::stopped;
-    if (due && state_.step_in_epoch < steps) save(observer);
+    if (state_.step_in_epoch < steps && !done() && due_to_save()) save(observer);
   }
   return EpochEnd::complete;
 }
@@ -214,6 +216,7 @@ EpochReport Training::close_epoch(bool complete) {
   gather_leaf_sums();
   EpochReport report;
   report.epoch = state_.epoch + 1;
+  report.complete = complete;
   report.step = state_.step;
   report.samples = samples_done_in_epoch();
   report.seconds = state_.seconds;
@@ -221,14 +224,14 @@ EpochReport Training::close_epoch(bool complete) {
     report.samples_per_second = static_cast<double>(epoch_samples_here_) / epoch_seconds_here_;
   }
   report.learning_rate = config_.optimizer.learning_rate;
-  report.gradient_norm = gradient_norm_;
+  report.gradient_norm = state_.gradient_norm;
   const double samples = static_cast<double>(report.samples);
   report.train_loss = sum_over_leaves(state_.epoch_loss_by_leaf) / samples;
   if (data_.has_classes()) {
     report.train_accuracy = sum_over_leaves(state_.epoch_correct_by_leaf) / samples;
   }
   if (!std::isfinite(report.train_loss)) diverged("loss");
-  last_train_loss_ = report.train_loss;
+  state_.train_loss = report.train_loss;
   if (!rows_.validation.empty()) {
     report.validation =
         evaluate(network_, parameters_.span(), data_, rows_.validation, communicator_);

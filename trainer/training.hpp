@@ -35,7 +35,8 @@ struct StepReport {
 
 // One line of metrics.jsonl.
 struct EpochReport {
-  std::uint64_t epoch = 0;        // from 1; the last one may be cut short by training.steps
+  std::uint64_t epoch = 0;        // from 1
+  bool complete = true;           // false: cut short by training.steps
   std::uint64_t step = 0;         // updates done in all
   std::uint64_t samples = 0;      // trained on in this epoch
   double seconds = 0;             // training time of the whole run so far, evaluation left out
@@ -71,13 +72,14 @@ class Training {
   // rank; then a checkpoint has been saved. Throws Diverged.
   TrainingEnd run(const TrainingObserver& observer, const std::function<bool()>& stop);
 
+  // Whether the configuration asks for no more than has been done.
+  bool done() const;
+
   const nn::Network<float>& network() const { return network_; }
   const TrainingState& state() const { return state_; }
   std::size_t training_samples() const { return rows_.train.size(); }
   std::size_t validation_samples() const { return rows_.validation.size(); }
   std::size_t batch_size() const { return batch_size_; }
-  // Of the last epoch that this process took part in.
-  std::optional<double> last_train_loss() const { return last_train_loss_; }
 
   // The run's result: the best parameters under early stopping, else the last.
   std::span<const float> result() const;
@@ -90,9 +92,9 @@ class Training {
   enum class EpochEnd { complete, cut_short, stopped };
 
   std::uint64_t steps_in_epoch() const;
-  bool done() const;
   EpochEnd run_epoch(const TrainingObserver& observer, const std::function<bool()>& stop);
   EpochReport close_epoch(bool complete);
+  bool due_to_save() const;
   void watch_for_early_stop(double validation_loss, EpochReport& report);
   void gather_leaf_sums();
   void save(const TrainingObserver& observer);
@@ -113,8 +115,6 @@ class Training {
   TrainingState state_;
 
   bool stopped_early_ = false;
-  double gradient_norm_ = 0;
-  std::optional<double> last_train_loss_;
   std::uint64_t samples_trained_ = 0;
   double seconds_trained_ = 0;
   std::uint64_t epoch_samples_here_ = 0;  // trained on by this process in the epoch under way

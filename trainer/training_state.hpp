@@ -18,7 +18,9 @@ struct TrainingState {
   double best_validation_loss = std::numeric_limits<double>::infinity();
   std::uint64_t best_epoch = 0;  // from 1; 0: none yet
   std::uint64_t epochs_without_improvement = 0;
-  double seconds = 0;  // training time so far
+  double seconds = 0;                                            // training time so far
+  double train_loss = std::numeric_limits<double>::quiet_NaN();  // of the last epoch that ended
+  double gradient_norm = 0;                                      // of the last step
   bool finished = false;
 };
 
@@ -35,6 +37,8 @@ void for_each_state_member(Visitor&& visit) {
   visit("best_epoch", &TrainingState::best_epoch);
   visit("epochs_without_improvement", &TrainingState::epochs_without_improvement);
   visit("seconds", &TrainingState::seconds);
+  visit("train_loss", &TrainingState::train_loss);
+  visit("gradient_norm", &TrainingState::gradient_norm);
   visit("finished", &TrainingState::finished);
 }
 

@@ -138,12 +138,19 @@ void bias_gradient(MatrixView<const T> d_y, std::span<const std::size_t> leaf_ro
   for (std::size_t col = 0; col < d_y.cols; col += kRegister<T>) {
     LeafCounter<Tile<T, 1, 1>, Slot> counter;
     for (std::size_t leaf = 0; leaf + 1 < leaf_rows.size(); ++leaf) {
+      const std::size_t begin = leaf_rows[leaf];
+      const std::size_t end = leaf_rows[leaf + 1];
       Tile<T, 1, 1> tile;
       tile.clear();
-      for (std::size_t row = leaf_rows[leaf]; row < leaf_rows[leaf + 1]; ++row) {
-        tile.sum[0][0] = hn::Add(tile.sum[0][0], hn::Load(d, d_y.row(row) + col));
+      for (std::size_t block = begin; block < end; block += kDepthBlock) {
+        const auto earlier_blocks = tile.sum[0][0];
+        tile.clear();
+        for (std::size_t row = block; row < std::min(end, block + kDepthBlock); ++row) {
+          tile.sum[0][0] = hn::Add(tile.sum[0][0], hn::Load(d, d_y.row(row) + col));
+        }
+        if (block > begin) tile.sum[0][0] = hn::Add(earlier_blocks, tile.sum[0][0]);
       }
-      counter.take(tile, leaf_rows[leaf] < leaf_rows[leaf + 1]);
+      counter.take(tile, begin < end);
     }
     const std::size_t cols = std::min(kRegister<T>, d_y.cols - col);
     if (const Slot* whole = counter.whole()) {

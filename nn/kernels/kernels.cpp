@@ -1,11 +1,17 @@
+// The kernels, compiled once per instruction set by Highway's foreach_target.
+//
+// The build sets the compiler's baseline for this file to the lowest set that is wanted, so nothing
+// here may run before nn/kernels/dispatch.cpp has seen that the processor has it, and nothing of the
+// standard library's that other files use too may be compiled here.
 #include "nn/kernels/kernels.hpp"
+#include "nn/kernels/tables.hpp"
 
-#include <atomic>
-#include <stdexcept>
-
-// Without fused multiply-add there are other bits, so what lacks it is not built at all. The build
-// sets the compiler's baseline for this file to the lowest set that is wanted.
-#define HWY_DISABLED_TARGETS ~(HWY_AVX2 | HWY_AVX3 | HWY_NEON)
+// Without fused multiply-add there are other bits, so what lacks it is not built at all.
+#if defined(__x86_64__)
+#define HWY_DISABLED_TARGETS ~(HWY_AVX2 | HWY_AVX3)
+#else
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+#endif
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nn/kernels/kernels.cpp"
@@ -55,74 +61,13 @@ namespace lockstep::nn {
 HWY_EXPORT(float_table);
 HWY_EXPORT(double_table);
 
-namespace {
+const std::int64_t kBuiltTargets = HWY_TARGETS;
 
-// What was chosen; null until the first use, and again after hold_instruction_set().
-template <class T>
-std::atomic<const Kernels<T>*> chosen{nullptr};
-
-template <class T, class Choose>
-const Kernels<T>& chosen_or(const Choose& choose) {
-  const Kernels<T>* kernels = chosen<T>.load(std::memory_order_acquire);
-  if (kernels == nullptr) {
-    if ((hwy::SupportedTargets() & HWY_TARGETS) == 0) {
-      throw std::runtime_error(
-          "this processor has neither AVX2 with FMA nor NEON: lockstep's arithmetic needs fused "
-          "multiply-add");
-    }
-    kernels = &choose();
-    chosen<T>.store(kernels, std::memory_order_release);
-  }
-  return *kernels;
+const Kernels<float>& best_table(float) {
+  return HWY_DYNAMIC_DISPATCH(float_table)();
 }
-
-std::int64_t held_target = 0;  // 0: none
-
-// What there is, whatever is held.
-std::vector<std::int64_t> available_targets() {
-  hwy::SetSupportedTargetsForTest(0);
-  const auto targets = hwy::SupportedAndGeneratedTargets();
-  hwy::SetSupportedTargetsForTest(held_target);
-  return {targets.begin(), targets.end()};
-}
-
-}  // namespace
-
-template <>
-const Kernels<float>& kernels<float>() {
-  return chosen_or<float>(
-      []() -> const Kernels<float>& { return HWY_DYNAMIC_DISPATCH(float_table)(); });
-}
-
-template <>
-const Kernels<double>& kernels<double>() {
-  return chosen_or<double>(
-      []() -> const Kernels<double>& { return HWY_DYNAMIC_DISPATCH(double_table)(); });
-}
-
-std::vector<std::string> available_instruction_sets() {
-  std::vector<std::string> names;
-  for (const std::int64_t target : available_targets()) {
-    names.emplace_back(hwy::TargetName(target));
-  }
-  return names;
-}
-
-void hold_instruction_set(std::string_view name) {
-  std::string known;
-  for (const std::int64_t target : available_targets()) {
-    if (name == hwy::TargetName(target)) {
-      held_target = target;
-      hwy::SetSupportedTargetsForTest(target);
-      chosen<float>.store(nullptr);
-      chosen<double>.store(nullptr);
-      return;
-    }
-    known += known.empty() ? "" : ", ";
-    known += hwy::TargetName(target);
-  }
-  throw std::invalid_argument("instruction set '" + std::string(name) +
-                              "' is not available here; there is " + known);
+const Kernels<double>& best_table(double) {
+  return HWY_DYNAMIC_DISPATCH(double_table)();
 }
 
 }  // namespace lockstep::nn

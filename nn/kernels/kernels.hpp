@@ -26,8 +26,9 @@ namespace lockstep::nn {
 
 inline constexpr std::size_t kDepthBlock = 512;
 
-// A leaf tree is at most this deep: up to 4,096 leaves.
+// A leaf tree is at most this deep.
 inline constexpr std::size_t kMaxTreeLevels = 12;
+inline constexpr std::size_t kMaxLeaves = std::size_t{1} << kMaxTreeLevels;
 
 // c = activation(a · b + bias), with b stored as depth × cols, or transposed as cols × depth.
 template <class T>

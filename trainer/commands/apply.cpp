@@ -20,7 +20,7 @@ datasets::Names names_for(const datasets::Names& given, const Config& config) {
 
 template <class Work>
 void with_threads(std::size_t wanted, comm::Communicator& world, const Work& work) {
-  const std::size_t threads = threads_for(wanted, world.local_size());
+  const std::size_t threads = threads_for(wanted, world);
   const tbb::global_control limit(tbb::global_control::max_allowed_parallelism, threads);
   tbb::task_arena(static_cast<int>(threads)).execute(work);
 }

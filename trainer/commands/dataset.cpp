@@ -1,5 +1,8 @@
 // lockstep dataset import, lockstep dataset info: bringing data in and looking at it.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <span>
 
 #include "datasets/describe.hpp"
 #include "datasets/idx.hpp"
@@ -11,8 +14,8 @@ namespace lockstep::trainer {
 ExitCode import_idx(const ImportOptions& options) {
   const datasets::Contents contents = datasets::read_idx(options.images, options.labels);
   datasets::write_dataset(options.out, contents);
-  fmt::print("{}: {} samples of {}x{} pixels, {} classes\n", options.out.string(),
-             contents.samples(), contents.x_shape.at(1), contents.x_shape.at(2), contents.classes);
+  fmt::print("{}: {} samples of {} values, {} classes\n", options.out.string(), contents.samples(),
+             fmt::join(std::span(contents.x_shape).subspan(1), "x"), contents.classes);
   return ExitCode::done;
 }
 

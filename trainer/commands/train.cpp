@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 
 #include "comm/together.hpp"
 #include "nn/kernels/kernels.hpp"
@@ -36,7 +37,7 @@ class TrainRun {
       : options_(options),
         world_(world),
         config_(read_config(options.config, options.settings)),
-        threads_(threads_for(config_.training.threads, world.local_size())) {
+        threads_(threads_for(config_.training.threads, world)) {
     world_.set_timeout(config_.comm.timeout);
     check_ranks();
   }
@@ -54,14 +55,19 @@ class TrainRun {
     const auto data = datasets::Dataset::read(config_.data.train, names);
     std::optional<datasets::Dataset> test;
     if (!config_.data.test.empty()) test = datasets::Dataset::read(config_.data.test, names);
+    check_agreement(data);
     Training training(config_, data, world_);
     if (test) check_fits(training.network(), *test, "data.test");
     if (!options_.resume) start_from_file(training);
     open_record();
     if (options_.resume && !resume(training, data)) start_from_file(training);
-    if (record_) record_->begin();
+    if (record_) record_->begin(training.state());
     introduce(training, data);
 
+    if (options_.resume && training.state().finished) {
+      say("done    nothing is left to do: training.epochs or training.steps says how far to go");
+      return ExitCode::done;
+    }
     const StopSignal signal;
     const TrainingEnd end = training.run(record_ ? record_->observer() : TrainingObserver{},
                                          [&] { return signal.requested(); });
@@ -96,6 +102,32 @@ class TrainRun {
         world_.size(), leaves, leaves, enough));
   }
 
+  // Each rank has read its own files: a node with another copy would train another replica.
+  void check_agreement(const datasets::Dataset& data) {
+    const std::string mine =
+        fmt::format("{}\n{}\n{}\n{}", kProgramVersion, kBuild, data.digest(), to_toml(config_));
+    const auto all = world_.gather_strings(mine);
+    for (std::size_t rank = 1; rank < all.size(); ++rank) {
+      if (all[rank] == all[0]) continue;
+      throw ConfigError(
+          fmt::format("ranks 0 and {} do not agree: {}", rank, disagreement(all[0], all[rank])));
+    }
+  }
+
+  // What differs in two texts that check_agreement() made.
+  static std::string disagreement(const std::string& a, const std::string& b) {
+    std::istringstream left(a), right(b);
+    std::string line_a, line_b;
+    for (const char* what : {"program's version", "program's build", "training data's content"}) {
+      std::getline(left, line_a);
+      std::getline(right, line_b);
+      if (line_a != line_b) return fmt::format("the {} is {} and {}", what, line_a, line_b);
+    }
+    while (std::getline(left, line_a) && std::getline(right, line_b) && line_a == line_b) {
+    }
+    return fmt::format("the configuration has '{}' and '{}'", line_a, line_b);
+  }
+
   void open_record() {
     comm::together(
         world_, [](const std::exception_ptr& e) { return static_cast<int>(exit_code_of(e)); },
@@ -120,7 +152,6 @@ class TrainRun {
     world_.broadcast(path, 0);
     if (path.empty()) {
       say("resume  no checkpoint was written yet: from the start");
-      if (record_) record_->directory().drop_metrics_after(0);
       return false;
     }
     const Checkpoint checkpoint = read_checkpoint(path);
@@ -131,7 +162,6 @@ class TrainRun {
 
   void tell_of_resume(const Checkpoint& checkpoint, const std::string& path,
                       const datasets::Dataset& data) {
-    record_->directory().drop_metrics_after(checkpoint.state.step);
     say(fmt::format("resume  {} (epoch {}, step {})", path, checkpoint.state.epoch,
                     checkpoint.state.step));
     std::vector<std::string> changed = differences(parse_config(checkpoint.config, path), config_);
@@ -205,7 +235,9 @@ class TrainRun {
     summary["seconds"] = training.state().seconds;
     summary["samples_per_second"] = speed;
     summary["train_loss"] = nullptr;
-    if (training.last_train_loss()) summary["train_loss"] = *training.last_train_loss();
+    if (std::isfinite(training.state().train_loss)) {
+      summary["train_loss"] = training.state().train_loss;
+    }
     summary["test_loss"] = nullptr;
     summary["test_accuracy"] = nullptr;
     if (tested) {
