@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <filesystem>
@@ -159,7 +160,7 @@ TEST(Config, RoundTripsDoublesAndIntegersExactly) {
     const double rate = std::abs(std::bit_cast<double>(random()));
     if (!std::isfinite(rate) || rate == 0) continue;
     config.optimizer.learning_rate = rate;
-    config.optimizer.epsilon = i % 3 == 0 ? std::nullopt : std::optional(rate);
+    config.optimizer.epsilon = i % 3 == 0 ? std::nullopt : std::optional(std::max(rate, 1.2e-38));
     config.model.layers[0].initializer = "constant";
     config.model.layers[0].scale = std::bit_cast<double>(random());
     if (!std::isfinite(config.model.layers[0].scale)) config.model.layers[0].scale = -0.0;
@@ -287,7 +288,7 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"[optimizer]\nmomentum = 1",
               "optimizer.momentum (config.toml:2): found 1, expected a number in [0, 1)"},
         Wrong{"[optimizer]\nepsilon = 0",
-              "optimizer.epsilon (config.toml:2): found 0, expected a number > 0"},
+              "optimizer.epsilon (config.toml:2): found 0, expected a number >= 1.2e-38"},
         Wrong{"[data]\ntrain = 2024-01-01",
               "data.train (config.toml:2): found a date or time, expected a string that is not "
               "empty"},

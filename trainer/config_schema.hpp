@@ -48,6 +48,9 @@ struct Field {
   std::string_view applies_to = {};  // the keys or values with which it is read
 };
 
+// Just above the least float that has all its digits: what is less may be 0 in training.
+inline constexpr double smallest_float = 1.2e-38;
+
 inline constexpr Rule any{};
 inline constexpr Rule required{.required = true};
 inline constexpr Rule fraction{.low = 0, .high = 1, .high_open = true};
@@ -141,7 +144,7 @@ void describe(Visitor& v, C& c) {
   v.field(Field{"beta1", fraction, "adam: share of the mean gradient kept"}, o.beta1);
   v.field(Field{"beta2", fraction, "adam: share of the mean square kept"}, o.beta2);
   v.field(Field{"decay", fraction, "rmsprop: share of the mean square kept"}, o.decay);
-  v.field(Field{"epsilon", at_least(std::numeric_limits<float>::min()),
+  v.field(Field{"epsilon", at_least(smallest_float),
                 "keeps the divisor from zero (1e-8 for adam and rmsprop, 1e-10 for adagrad)",
                 "by optimizer"},
           o.epsilon);
