@@ -7,21 +7,12 @@
 #include <vector>
 
 #include "datasets/hdf5.hpp"
+#include "datasets/numbers.hpp"
 
 namespace lockstep::datasets {
 namespace {
 
 // 47,040,000
-std::string grouped(std::size_t count) {
-  const std::string digits = std::to_string(count);
-  std::string text;
-  for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
-    text += digits[i];
-  }
-  return text;
-}
-
 // "name      text": one line of the description.
 std::string line(std::string_view name, std::string_view text) {
   return fmt::format("{:<10}{}\n", name, text);
@@ -48,13 +39,13 @@ struct Summary {
 };
 
 std::string shape_text(const Dataset& data) {
-  std::string text = grouped(data.samples()) + " samples";
+  std::string text = with_commas(data.samples()) + " samples";
   if (data.sample_shape().size() > 1) {
     text += fmt::format(" of {} = {} features", hdf5::to_string(data.sample_shape()),
-                        grouped(data.features()));
+                        with_commas(data.features()));
   } else {
-    text +=
-        fmt::format(" of {} feature{}", grouped(data.features()), data.features() == 1 ? "" : "s");
+    text += fmt::format(" of {} feature{}", with_commas(data.features()),
+                        data.features() == 1 ? "" : "s");
   }
   return text;
 }
@@ -67,13 +58,13 @@ std::string classes_text(const Dataset& data) {
   for (std::size_t row = 0; row < data.samples(); ++row) {
     ++counts[static_cast<std::size_t>(data.label(row))];
   }
-  const std::size_t width = grouped(*std::max_element(counts.begin(), counts.end())).size();
+  const std::size_t width = with_commas(*std::max_element(counts.begin(), counts.end())).size();
   std::string text;
   for (std::size_t i = 0; i < counts.size(); ++i) {
     const double percent =
         100.0 * static_cast<double>(counts[i]) / static_cast<double>(data.samples());
-    text += line(i == 0 ? "classes" : "",
-                 fmt::format("{:>3}  {:>{}}  {:5.1f} %", i, grouped(counts[i]), width, percent));
+    text += line(i == 0 ? "classes" : "", fmt::format("{:>3}  {:>{}}  {:5.1f} %", i,
+                                                      with_commas(counts[i]), width, percent));
   }
   return text;
 }
@@ -81,8 +72,9 @@ std::string classes_text(const Dataset& data) {
 std::string targets_text(const Dataset& data) {
   if (!data.has_targets()) return line("targets", "none");
   if (data.has_classes()) {
-    return line("targets", fmt::format("{}, {}, {} class{}", data.y_name(), data.y_type(),
-                                       grouped(data.classes()), data.classes() == 1 ? "" : "es")) +
+    return line("targets",
+                fmt::format("{}, {}, {} class{}", data.y_name(), data.y_type(),
+                            with_commas(data.classes()), data.classes() == 1 ? "" : "es")) +
            classes_text(data);
   }
   Summary summary;

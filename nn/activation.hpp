@@ -13,6 +13,8 @@
 #include <optional>
 #include <string_view>
 
+#include "nn/named.hpp"
+
 namespace lockstep::nn {
 
 enum class Activation { none, sigmoid, tanh, relu, leaky_relu, softmax };
@@ -25,10 +27,7 @@ constexpr std::string_view name_of(Activation activation) {
 }
 
 constexpr std::optional<Activation> activation_named(std::string_view name) {
-  for (std::size_t i = 0; i < kActivationNames.size(); ++i) {
-    if (kActivationNames[i] == name) return static_cast<Activation>(i);
-  }
-  return std::nullopt;
+  return value_named<Activation>(kActivationNames, name);
 }
 
 }  // namespace lockstep::nn

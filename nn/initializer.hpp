@@ -17,6 +17,8 @@
 #include <span>
 #include <string_view>
 
+#include "nn/named.hpp"
+
 namespace lockstep::nn {
 
 enum class Initializer { he, xavier, normal, uniform, zero, constant };
@@ -25,10 +27,7 @@ inline constexpr std::array<std::string_view, 6> kInitializerNames = {
     "he", "xavier", "normal", "uniform", "zero", "constant"};
 
 constexpr std::optional<Initializer> initializer_named(std::string_view name) {
-  for (std::size_t i = 0; i < kInitializerNames.size(); ++i) {
-    if (kInitializerNames[i] == name) return static_cast<Initializer>(i);
-  }
-  return std::nullopt;
+  return value_named<Initializer>(kInitializerNames, name);
 }
 
 struct InitialValues {

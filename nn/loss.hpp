@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "nn/buffer.hpp"
+#include "nn/named.hpp"
 
 namespace lockstep::nn {
 
@@ -23,10 +24,7 @@ inline constexpr std::array<std::string_view, 2> kLossNames = {"cross_entropy",
                                                                "mean_squared_error"};
 
 constexpr std::optional<Loss> loss_named(std::string_view name) {
-  for (std::size_t i = 0; i < kLossNames.size(); ++i) {
-    if (kLossNames[i] == name) return static_cast<Loss>(i);
-  }
-  return std::nullopt;
+  return value_named<Loss>(kLossNames, name);
 }
 
 // What the outputs should have been. Views; row m belongs to row m of the outputs.

@@ -34,6 +34,7 @@
 
 #include "nn/buffer.hpp"
 #include "nn/kernels/kernels.hpp"
+#include "nn/named.hpp"
 #include "nn/parameters.hpp"
 
 namespace lockstep::nn {
@@ -42,10 +43,7 @@ inline constexpr std::array<std::string_view, 5> kUpdateRuleNames = {"sgd", "mom
                                                                      "rmsprop", "adam"};
 
 constexpr std::optional<UpdateRule> update_rule_named(std::string_view name) {
-  for (std::size_t i = 0; i < kUpdateRuleNames.size(); ++i) {
-    if (kUpdateRuleNames[i] == name) return static_cast<UpdateRule>(i);
-  }
-  return std::nullopt;
+  return value_named<UpdateRule>(kUpdateRuleNames, name);
 }
 
 struct OptimizerOptions {

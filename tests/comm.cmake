@@ -17,4 +17,4 @@ add_dependencies(session_test session_faults)
 target_compile_definitions(session_test PRIVATE
   MPIEXEC="${MPIEXEC_EXECUTABLE}" SESSION_FAULTS="$<TARGET_FILE:session_faults>")
 set_tests_properties(session_test PROPERTIES PROCESSORS 2
-  ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_mpi_yield_when_idle=1")
+  ENVIRONMENT "${LOCKSTEP_MPI_ENVIRONMENT}")

@@ -6,7 +6,7 @@ foreach(name IN ITEMS contract bad_input)
   target_compile_definitions(${name}_test PRIVATE
     MPIEXEC="${MPIEXEC_EXECUTABLE}" LOCKSTEP_PROGRAM="$<TARGET_FILE:lockstep>")
   set_tests_properties(${name}_test PROPERTIES PROCESSORS 2
-    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_mpi_yield_when_idle=1")
+    ENVIRONMENT "${LOCKSTEP_MPI_ENVIRONMENT}")
 endforeach()
 foreach(name IN ITEMS checkpoint config progress run_directory stop_signal)
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)

@@ -4,10 +4,10 @@
 
 #include <cmath>
 
+#include "datasets/numbers.hpp"
 #include "trainer/checkpoint_diff.hpp"
 #include "trainer/commands/commands.hpp"
 #include "trainer/model.hpp"
-#include "trainer/numbers.hpp"
 #include "trainer/trained_model.hpp"
 
 namespace lockstep::trainer {
@@ -19,7 +19,7 @@ void print_layers(const nn::Network<float>& network) {
     fmt::print("  {:<3} {}\n", i, network.layers()[i]->describe());
   }
   fmt::print("loss        {}\n", nn::kLossNames[static_cast<std::size_t>(network.loss())]);
-  fmt::print("parameters  {}\n", with_commas(network.layout().count()));
+  fmt::print("parameters  {}\n", datasets::with_commas(network.layout().count()));
 }
 
 void print_tensors(const nn::ParameterLayout& layout, std::span<const float> parameters) {

@@ -10,11 +10,11 @@
 #include <sstream>
 
 #include "comm/together.hpp"
+#include "datasets/numbers.hpp"
 #include "nn/kernels/kernels.hpp"
 #include "trainer/checkpoint_files.hpp"
 #include "trainer/commands/commands.hpp"
 #include "trainer/model.hpp"
-#include "trainer/numbers.hpp"
 #include "trainer/placement.hpp"
 #include "trainer/run_record.hpp"
 #include "trainer/stop_signal.hpp"
@@ -203,20 +203,21 @@ class TrainRun {
     say(fmt::format("lockstep {}, {} rank{} x {} thread{}, {} kernels", kProgramVersion,
                     world_.size(), world_.size() == 1 ? "" : "s", threads_,
                     threads_ == 1 ? "" : "s", nn::kernels<float>().instruction_set));
-    say(fmt::format(
-        "data    {}: {} samples to train{} of {} values, {} {}", config_.data.train,
-        with_commas(training.training_samples()),
-        training.validation_samples() == 0
-            ? ""
-            : fmt::format(" and {} to validate", with_commas(training.validation_samples())),
-        data.features(), data.target_width(), data.has_classes() ? "classes" : "targets"));
+    say(fmt::format("data    {}: {} samples to train{} of {} values, {} {}", config_.data.train,
+                    datasets::with_commas(training.training_samples()),
+                    training.validation_samples() == 0
+                        ? ""
+                        : fmt::format(" and {} to validate",
+                                      datasets::with_commas(training.validation_samples())),
+                    data.features(), data.target_width(),
+                    data.has_classes() ? "classes" : "targets"));
     std::vector<std::string> layers;
     for (const auto& layer : training.network().layers()) layers.push_back(layer->describe());
     say(fmt::format("model   {}; {}; {} parameters", fmt::join(layers, "; "), config_.model.loss,
-                    with_commas(training.network().layout().count())));
+                    datasets::with_commas(training.network().layout().count())));
     say(fmt::format("train   {}, learning rate {}, {} samples a step, {} leaves, seed {}",
                     config_.optimizer.name, config_.optimizer.learning_rate,
-                    with_commas(training.batch_size()), config_.training.leaves,
+                    datasets::with_commas(training.batch_size()), config_.training.leaves,
                     config_.training.seed));
     say(fmt::format("run     {}", record_->directory().path().string()));
   }
@@ -258,8 +259,8 @@ class TrainRun {
           tested->accuracy ? fmt::format(", accuracy {:.2f} %", 100 * *tested->accuracy) : ""));
     }
     say(fmt::format("done    {} steps in {:.1f} s, {} samples/s; parameters sha256 {}",
-                    with_commas(training.state().step), training.state().seconds,
-                    with_commas(static_cast<std::uint64_t>(speed)),
+                    datasets::with_commas(training.state().step), training.state().seconds,
+                    datasets::with_commas(static_cast<std::uint64_t>(speed)),
                     summary["parameters_sha256"].get<std::string>()));
   }
 

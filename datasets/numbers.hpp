@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-namespace lockstep::trainer {
+namespace lockstep::datasets {
 
 // 1234567 as "1,234,567".
 inline std::string with_commas(std::uint64_t n) {
@@ -16,4 +16,4 @@ inline std::string with_commas(std::uint64_t n) {
   return digits;
 }
 
-}  // namespace lockstep::trainer
+}  // namespace lockstep::datasets

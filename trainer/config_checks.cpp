@@ -1,0 +1,39 @@
+#include "trainer/config_checks.hpp"
+
+#include <fmt/format.h>
+
+namespace lockstep::trainer {
+
+void check_consistency(const Config& config, const std::string& origin,
+                       const std::map<std::string, std::string>& places) {
+  const auto place = [&](const std::string& key) {
+    const auto found = places.find(key);
+    return found == places.end() ? origin : found->second;
+  };
+  if (config.data.train.empty()) {
+    throw ConfigError(fmt::format(
+        "data.train ({}): missing, expected the HDF5 file of the training set", origin));
+  }
+  const std::vector<LayerConfig>& layers = config.model.layers;
+  if (layers.empty()) {
+    throw ConfigError(fmt::format(
+        "model.layers ({}): missing, expected at least one layer such as [{{ dense = 10 }}]",
+        origin));
+  }
+  std::size_t last = layers.size();  // the last entry that is no dropout
+  while (last > 0 && layers[last - 1].kind == LayerConfig::Kind::dropout) --last;
+  for (std::size_t i = 0; i + 1 < last; ++i) {
+    if (layers[i].activation != "softmax") continue;
+    const std::string key = fmt::format("model.layers[{}].activation", i);
+    throw ConfigError(fmt::format("{} ({}): found \"softmax\", expected it in the last layer alone",
+                                  key, place(key)));
+  }
+  if (config.early_stopping.patience > 0 && config.data.validation_fraction == 0.0) {
+    throw ConfigError(fmt::format(
+        "early_stopping.patience ({}): found {} without a validation set, expected 0 or "
+        "data.validation_fraction > 0",
+        place("early_stopping.patience"), config.early_stopping.patience));
+  }
+}
+
+}  // namespace lockstep::trainer
