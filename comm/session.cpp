@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -15,6 +16,40 @@ namespace lockstep::comm {
 
 using detail::check;
 
+namespace {
+
+// MPI's own start and end wait for all ranks without a limit of theirs. While a ProcessLimit lives,
+// SIGALRM ends this process, and so the job, after that many seconds.
+class ProcessLimit {
+ public:
+  explicit ProcessLimit(unsigned seconds) {
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+      constexpr char text[] =
+          "lockstep: MPI did not start or end within its time limit: a rank is missing\n";
+      [[maybe_unused]] const auto written = write(STDERR_FILENO, text, sizeof text - 1);
+      _exit(exit_code);
+    };
+    sigaction(SIGALRM, &action, &before_);
+    alarm(seconds);
+  }
+  ~ProcessLimit() {
+    alarm(0);
+    sigaction(SIGALRM, &before_, nullptr);
+  }
+  ProcessLimit(const ProcessLimit&) = delete;
+  ProcessLimit& operator=(const ProcessLimit&) = delete;
+
+ private:
+  static constexpr int exit_code = 4;  // communication failed
+  struct sigaction before_ {};
+};
+
+constexpr unsigned start_limit = 300;  // seconds; before any configuration can say otherwise
+constexpr unsigned end_limit = 60;
+
+}  // namespace
+
 struct Session::State {
   std::shared_ptr<detail::SessionState> shared;
   std::optional<Communicator> world;
@@ -26,6 +61,7 @@ struct Session::State {
 };
 
 Session::Session(int& argc, char**& argv) : state_(std::make_unique<State>()) {
+  const ProcessLimit limit(start_limit);
   int provided = MPI_THREAD_SINGLE;
   check(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "setting the error handler");
@@ -80,6 +116,7 @@ void Session::finalize() {
   detail::exchange(*shared.alarm, detail::barrier_tag, "finalize", {}, counts, {});
   for (MPI_Comm& comm : shared.to_free) check(MPI_Comm_free(&comm), "freeing a communicator");
   shared.to_free.clear();
+  const ProcessLimit limit(end_limit);
   check(MPI_Finalize(), "MPI_Finalize");
 }
 

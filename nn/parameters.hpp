@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,10 +26,18 @@ struct ParameterTensor {
 
 class ParameterLayout {
  public:
-  // Appends a tensor and returns its index.
+  // No memory holds more, and sizes in bytes stay far from overflow.
+  static constexpr std::size_t kMostElements = std::size_t{1} << 48;
+
+  // Appends a tensor and returns its index. Throws std::length_error beyond kMostElements.
   std::size_t add(std::string name, std::vector<std::size_t> shape, bool is_bias) {
     std::size_t size = 1;
-    for (const std::size_t extent : shape) size *= extent;
+    for (const std::size_t extent : shape) {
+      if (extent != 0 && size > kMostElements / extent) {
+        throw std::length_error("the parameters of " + name + " are more than 2^48");
+      }
+      size *= extent;
+    }
     tensors_.push_back({std::move(name), std::move(shape), buffer_size_, size, is_bias});
     buffer_size_ += round_up(size, kLanes);
     count_ += size;

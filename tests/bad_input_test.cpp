@@ -150,6 +150,38 @@ TEST_F(BadInputTest, DivergenceIsToldAndSavesNothing) {
   EXPECT_TRUE(std::filesystem::is_empty(path("out/checkpoints")));
 }
 
+TEST_F(BadInputTest, DivergenceInTheLastUpdateIsNoSuccess) {
+  may_leave_out_ = true;
+  expect_failure(5, {"diverged"},
+                 "--set optimizer.learning_rate=3e38 --set training.steps=1 --set data.test=" +
+                     path("train.h5"));
+  EXPECT_FALSE(std::filesystem::exists(path("out/summary.json")));
+}
+
+TEST_F(BadInputTest, LearningRateThatFloatCannotHold) {
+  expect_failure(2, {"learning_rate"}, "--set optimizer.learning_rate=1e60");
+}
+
+TEST_F(BadInputTest, SoftmaxBeforeTheEnd) {
+  configure("train.h5", "", "[{ dense = 10, activation = \"softmax\" }, { dropout = 0.1 }]");
+  expect_failure(2, {"softmax", "last layer"});
+}
+
+TEST_F(BadInputTest, AModelBeyondAnyMemory) {
+  configure("train.h5", "", "[{ dense = 2147483647 }, { dense = 2147483647 }, { dense = 10 }]");
+  expect_failure(2, {"model.layers", "1.weight"});
+}
+
+TEST_F(BadInputTest, AnEpochUnderWayCannotChange) {
+  may_leave_out_ = true;
+  ASSERT_EQ(test::lockstep("train " + path("run.toml") + " --out " + path("out") +
+                           " --set training.batch_size=10 --set training.steps=3")
+                .exit_code,
+            0);
+  expect_failure(3, {"middle of an epoch", "training.batch_size"},
+                 "--resume --set training.batch_size=7");
+}
+
 TEST_F(BadInputTest, RunDirectoryOfAnotherRun) {
   may_leave_out_ = true;
   const std::string arguments =

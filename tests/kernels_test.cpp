@@ -244,29 +244,60 @@ TYPED_TEST(KernelsTest, ActivationsAgreeWithTheirFormulas) {
   }
 }
 
-TYPED_TEST(KernelsTest, ExtremeValuesStayFinite) {
-  using T = TypeParam;
-  for (const Activation activation : {Activation::sigmoid, Activation::tanh, Activation::softmax}) {
-    Matrix<T> z(1, 3);
-    T* row = z.view().row(0);
-    row[0] = T{1000};
-    row[1] = T{-1000};
-    row[2] = T{0};
-    kernels<T>().activate(activation, T{0}, z.view());
-    for (std::size_t j = 0; j < 3; ++j) {
-      EXPECT_TRUE(std::isfinite(row[j])) << name_of(activation) << " " << j;
-      EXPECT_LE(std::abs(row[j]), T{1});
-    }
-  }
-}
-
-TYPED_TEST(KernelsTest, NotANumberComesThroughRelu) {
+TYPED_TEST(KernelsTest, ActivationsHoldFarFromZero) {
   using T = TypeParam;
   with_each_instruction_set([] {
-    Matrix<T> z(1, 2);
-    z.view().row(0)[0] = std::numeric_limits<T>::quiet_NaN();
-    kernels<T>().activate(Activation::relu, T{0}, z.view());
-    EXPECT_TRUE(std::isnan(z.view().row(0)[0]));
+    for (double size = 1; size < 1e6; size *= 1.07) {
+      Matrix<T> z(1, 2);
+      T* row = z.view().row(0);
+      const auto apply = [&](Activation activation) {
+        row[0] = static_cast<T>(size);
+        row[1] = static_cast<T>(-size);
+        kernels<T>().activate(activation, T{0}, z.view());
+      };
+      const double e = std::exp(-static_cast<double>(static_cast<T>(size)));
+      // A polynomial of a few units, and subnormal numbers may be flushed to zero.
+      const double relative = 8 * static_cast<double>(std::numeric_limits<T>::epsilon());
+      const double least = static_cast<double>(std::numeric_limits<T>::min());
+      apply(Activation::sigmoid);
+      EXPECT_NEAR(static_cast<double>(row[0]), 1 / (1 + e), relative) << size;
+      EXPECT_NEAR(static_cast<double>(row[1]), e / (1 + e), size * relative * e + least) << size;
+      apply(Activation::tanh);
+      EXPECT_NEAR(static_cast<double>(row[0]), std::tanh(size), relative) << size;
+      EXPECT_EQ(row[1], -row[0]) << size;
+      apply(Activation::softmax);
+      EXPECT_NEAR(static_cast<double>(row[0]), 1 / (1 + e * e), relative) << size;
+      EXPECT_NEAR(static_cast<double>(row[1]), e * e / (1 + e * e),
+                  2 * size * relative * e * e + least)
+          << size;
+    }
+  });
+}
+
+TYPED_TEST(KernelsTest, NotANumberComesThrough) {
+  using T = TypeParam;
+  constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
+  with_each_instruction_set([] {
+    for (const Activation activation : {Activation::sigmoid, Activation::tanh, Activation::relu,
+                                        Activation::leaky_relu, Activation::softmax}) {
+      Matrix<T> z(1, 3);
+      z.view().row(0)[1] = kNan;
+      kernels<T>().activate(activation, T{0.5}, z.view());
+      EXPECT_TRUE(std::isnan(z.view().row(0)[1])) << name_of(activation);
+    }
+    for (const bool gradient : {false, true}) {
+      Matrix<T> z(1, 3);
+      Matrix<T> d_z(1, 3);
+      z.view().row(0)[1] = kNan;
+      const std::int32_t label = 2;
+      T loss = 0;
+      kernels<T>().cross_entropy(std::as_const(z).view(), &label, &loss,
+                                 gradient ? d_z.view() : MatrixView<T>{});
+      EXPECT_TRUE(std::isnan(loss));
+      if (gradient) {
+        EXPECT_TRUE(std::isnan(d_z.view().row(0)[0]));
+      }
+    }
   });
 }
 

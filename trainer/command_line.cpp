@@ -24,6 +24,8 @@ The same configuration gives the same bits for any number of ranks and threads.
 Exit codes: 0 done, 1 compared and different, 2 command line or configuration, 3 data or
 checkpoint, 4 communication, 5 diverged, 75 stopped by a signal after a checkpoint.)";
 
+constexpr std::size_t kMostThreads = 4096;  // as training.threads
+
 // Everything that options are parsed into; the chosen subcommand says which of it counts.
 struct Parsed {
   TrainOptions train;
@@ -52,7 +54,8 @@ void add_train(CLI::App& app, Parsed& parsed) {
       ->add_option("--set", parsed.train.settings,
                    "Set a key over the file: --set training.epochs=5 (may be repeated)")
       ->type_name("KEY=VALUE")
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
   train
       ->add_option("--out", parsed.out,
                    "Run directory, made if missing (default: a new one under runs/)")
@@ -71,7 +74,8 @@ void add_evaluate(CLI::App& app, Parsed& parsed) {
       app.add_subcommand("evaluate", "Loss and accuracy of a checkpoint's network on a dataset");
   evaluate->add_option("CHECKPOINT", parsed.evaluate.checkpoint, "Checkpoint")->required();
   evaluate->add_option("DATA", parsed.evaluate.data, "Dataset (HDF5)")->required();
-  evaluate->add_option("--threads", parsed.evaluate.threads, "Threads a rank (default: its share)");
+  evaluate->add_option("--threads", parsed.evaluate.threads, "Threads a rank (default: its share)")
+      ->check(CLI::Range(std::size_t{0}, kMostThreads));
   add_names(*evaluate, parsed.evaluate.names);
 }
 
@@ -82,7 +86,8 @@ void add_predict(CLI::App& app, Parsed& parsed) {
   predict->add_option("DATA", parsed.predict.data, "Dataset (HDF5)")->required();
   predict->add_option("-o,--out", parsed.predict.out, "File for /outputs and /class (HDF5)")
       ->required();
-  predict->add_option("--threads", parsed.predict.threads, "Threads a rank (default: its share)");
+  predict->add_option("--threads", parsed.predict.threads, "Threads a rank (default: its share)")
+      ->check(CLI::Range(std::size_t{0}, kMostThreads));
   add_names(*predict, parsed.predict.names);
 }
 
@@ -114,8 +119,10 @@ void add_dataset(CLI::App& app, Parsed& parsed) {
 Command train_command(const CLI::App& train, Parsed& parsed) {
   if (parsed.help_config) return Message{describe_keys()};
   if (train.count("CONFIG") == 0) {
-    return Message{"lockstep train: CONFIG is required (see lockstep train --help)\n",
-                   ExitCode::wrong_configuration};
+    return Message{
+        "lockstep train: CONFIG is required, and comes before --resume (see lockstep train "
+        "--help)\n",
+        ExitCode::wrong_configuration};
   }
   if (train.count("--out") > 0) parsed.train.out = parsed.out;
   parsed.train.resume = train.count("--resume") > 0;
@@ -167,7 +174,7 @@ Command parse_command_line(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     std::ostringstream out, err;
     const bool wrong = app.exit(error, out, err) != 0;
-    return Message{out.str() + err.str(), wrong ? ExitCode::wrong_configuration : ExitCode::done};
+    return Message{(wrong ? "lockstep: " : "") + out.str() + err.str(), wrong ? ExitCode::wrong_configuration : ExitCode::done};
   }
   return chosen_command(app, parsed);
 }

@@ -20,9 +20,7 @@ void check_consistency(const Config& config, const std::string& origin,
         "model.layers ({}): missing, expected at least one layer such as [{{ dense = 10 }}]",
         origin));
   }
-  std::size_t last = layers.size();  // the last entry that is no dropout
-  while (last > 0 && layers[last - 1].kind == LayerConfig::Kind::dropout) --last;
-  for (std::size_t i = 0; i + 1 < last; ++i) {
+  for (std::size_t i = 0; i + 1 < layers.size(); ++i) {
     if (layers[i].activation != "softmax") continue;
     const std::string key = fmt::format("model.layers[{}].activation", i);
     throw ConfigError(fmt::format("{} ({}): found \"softmax\", expected it in the last layer alone",

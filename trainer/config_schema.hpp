@@ -50,6 +50,7 @@ struct Field {
 
 // Just above the least float that has all its digits: what is less may be 0 in training.
 inline constexpr double smallest_float = 1.2e-38;
+inline constexpr double largest_float = 3.4e38;
 
 inline constexpr Rule any{};
 inline constexpr Rule required{.required = true};
@@ -138,7 +139,9 @@ void describe(Visitor& v, C& c) {
   v.section("optimizer");
   auto& o = c.optimizer;
   v.field(Field{"name", one_of(optimizers), "how a gradient becomes an update"}, o.name);
-  v.field(Field{"learning_rate", positive, "size of a step"}, o.learning_rate);
+  v.field(
+      Field{"learning_rate", {.low = 0, .high = largest_float, .low_open = true}, "size of a step"},
+      o.learning_rate);
   v.field(Field{"momentum", fraction, "momentum: share b of the velocity kept"}, o.momentum);
   v.field(Field{"averaged", any, "momentum: v = b*v + (1-b)*g instead of v = b*v + g"}, o.averaged);
   v.field(Field{"beta1", fraction, "adam: share of the mean gradient kept"}, o.beta1);

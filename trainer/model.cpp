@@ -52,7 +52,7 @@ nn::Network<float> build_network(const ModelConfig& config, std::size_t inputs) 
   for (const LayerConfig& layer : config.layers) layers.push_back(describe(layer));
   try {
     return nn::Network<float>(inputs, layers, nn::loss_named(config.loss).value());
-  } catch (const std::invalid_argument& error) {
+  } catch (const std::logic_error& error) {  // invalid_argument, length_error
     throw ConfigError(fmt::format("model.layers: {}", error.what()));
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "nn/kernels/kernels.hpp"
 #include "trainer/exit_code.hpp"
@@ -83,6 +84,11 @@ void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
     copy_into(checkpoint.best, layout, best_.span(), origin);
   }
   state_ = checkpoint.state;
+  if (config_.early_stopping.patience > 0 && best_.size() == 0) {
+    // Early stopping begins now, if at all: what was best before is not at hand.
+    state_.best_validation_loss = std::numeric_limits<double>::infinity();
+    state_.epochs_without_improvement = 0;
+  }
   stopped_early_ = config_.early_stopping.patience > 0 &&
                    state_.epochs_without_improvement >= config_.early_stopping.patience;
   if (state_.step_in_epoch > steps_in_epoch()) {
@@ -179,10 +185,10 @@ std::uint64_t Training::samples_done_in_epoch() const {
 }
 
 void Training::diverged(std::string_view what) const {
-  throw Diverged(fmt::format(
-      "diverged at step {} (epoch {}): the {} is not finite; a smaller optimizer.learning_rate "
-      "(now {}) may help",
-      state_.step, state_.epoch + 1, what, config_.optimizer.learning_rate));
+  throw Diverged(
+      fmt::format("diverged at step {} (epoch {}): not finite any more: the {}; a smaller "
+                  "optimizer.learning_rate (now {}) may help",
+                  state_.step, state_.epoch + 1, what, config_.optimizer.learning_rate));
 }
 
 double Training::own_mean_loss() const {
@@ -235,6 +241,7 @@ EpochReport Training::close_epoch(bool complete) {
   if (!rows_.validation.empty()) {
     report.validation =
         evaluate(network_, parameters_.span(), data_, rows_.validation, communicator_);
+    if (!std::isfinite(report.validation->loss)) diverged("validation loss");
   }
   epoch_samples_here_ = 0;
   epoch_seconds_here_ = 0;
@@ -270,6 +277,10 @@ void Training::save(const TrainingObserver& observer) {
   // rank does not own are what the gathering fills in, so they must not be added to again: only
   // its own leaves ever are.
   gather_leaf_sums();
+  // The last update may have been the one that went too far.
+  for (const float w : parameters_.span()) {
+    if (!std::isfinite(w)) diverged("parameters");
+  }
   if (!observer.save) return;
   const nn::ParameterLayout& layout = network_.layout();
   Checkpoint checkpoint;

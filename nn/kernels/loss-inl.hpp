@@ -17,6 +17,7 @@ namespace HWY_NAMESPACE {
 
 template <class T>
 T log_of(T x) {
+  if (!(x == x)) return x;  // Highway's would lose a NaN
   const Tag<T> d;
   return hn::GetLane(hn::Log(d, hn::Set(d, x)));
 }
@@ -34,7 +35,8 @@ void cross_entropy(MatrixView<const T> z, const std::int32_t* labels, T* loss, M
       LaneSums<T> sums;
       for (std::size_t j = 0; j < z.cols; j += kLanes) {
         LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
-          const auto e = hn::Exp(d, hn::Sub(hn::Load(d, row + j + r * kRegister<T>), shift));
+          const auto e =
+              exp_of_negative(d, hn::Sub(hn::Load(d, row + j + r * kRegister<T>), shift));
           sums.part[r] = hn::Add(sums.part[r], hn::IfThenElseZero(valid_lanes<T>(j, r, z.cols), e));
         }
       }

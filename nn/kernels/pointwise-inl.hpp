@@ -38,11 +38,19 @@ HWY_INLINE void map(MatrixView<const T> y, MatrixView<T> d_y, const F& f) {
   }
 }
 
+// exp(x) for x <= 0 (Highway's is wrong far above) and NaN, which it would lose.
+template <class D, class V>
+HWY_INLINE V exp_of_negative(D d, V x) {
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
+}
+
+// With e = exp(-|z|), which cannot overflow: 1 / (1 + e) where z >= 0, else e / (1 + e).
 struct Sigmoid {
   template <class D, class V>
   HWY_INLINE V operator()(D d, V z) const {
     const V one = hn::Set(d, hn::TFromD<D>{1});
-    return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(z))));
+    const V e = exp_of_negative(d, hn::Neg(hn::Abs(z)));
+    return hn::Div(hn::IfThenElse(hn::Lt(z, hn::Zero(d)), e, one), hn::Add(one, e));
   }
   template <class D, class V>
   HWY_INLINE V operator()(D d, V y, V d_y) const {
@@ -53,7 +61,7 @@ struct Sigmoid {
 struct HyperbolicTangent {
   template <class D, class V>
   HWY_INLINE V operator()(D d, V z) const {
-    return hn::Tanh(d, z);
+    return hn::IfThenElse(hn::IsNaN(z), z, hn::Tanh(d, z));
   }
   template <class D, class V>
   HWY_INLINE V operator()(D d, V y, V d_y) const {
@@ -96,7 +104,7 @@ HWY_INLINE T exponentials(T* row, std::size_t cols, T most) {
     LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
       T* at = row + j + r * kRegister<T>;
       const auto e = hn::IfThenElseZero(valid_lanes<T>(j, r, cols),
-                                        hn::Exp(d, hn::Sub(hn::Load(d, at), shift)));
+                                        exp_of_negative(d, hn::Sub(hn::Load(d, at), shift)));
       hn::Store(e, d, at);
       sums.part[r] = hn::Add(sums.part[r], e);
     }

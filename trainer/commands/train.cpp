@@ -56,7 +56,7 @@ class TrainRun {
     std::optional<datasets::Dataset> test;
     if (!config_.data.test.empty()) test = datasets::Dataset::read(config_.data.test, names);
     check_agreement(data);
-    Training training(config_, data, world_);
+    Training training = make_training(data);
     if (test) check_fits(training.network(), *test, "data.test");
     if (!options_.resume) start_from_file(training);
     open_record();
@@ -72,8 +72,9 @@ class TrainRun {
     const TrainingEnd end = training.run(record_ ? record_->observer() : TrainingObserver{},
                                          [&] { return signal.requested(); });
     if (end == TrainingEnd::stopped_by_signal) {
-      say(fmt::format("stopped by {} after step {}; go on with --resume", signal.name(),
-                      training.state().step));
+      const std::string_view name = signal.name();
+      say(fmt::format("stopped by {} after step {}; go on with --resume",
+                      name.empty() ? "a signal to another rank" : name, training.state().step));
       return ExitCode::stopped;
     }
     if (end == TrainingEnd::stopped_early) {
@@ -86,6 +87,7 @@ class TrainRun {
     if (test) {
       tested = trainer::evaluate(training.network(), training.result(), *test,
                                  all_rows(test->samples()), world_);
+      if (!std::isfinite(tested->loss)) throw Diverged("diverged: the test loss is not finite");
     }
     if (record_) summarise(training, tested);
     return ExitCode::done;
@@ -140,6 +142,18 @@ class TrainRun {
         });
   }
 
+  Training make_training(const datasets::Dataset& data) {
+    try {
+      return Training(config_, data, world_);
+    } catch (const std::bad_alloc&) {
+      const std::size_t parameters = build_network(config_.model, data).layout().count();
+      throw ConfigError(fmt::format(
+          "out of memory: {} parameters take {:.1f} GB, and as much again for each gradient and "
+          "moment; a smaller model.layers, training.batch_size or more ranks may fit",
+          datasets::with_commas(parameters), 4e-9 * static_cast<double>(parameters)));
+    }
+  }
+
   void start_from_file(Training& training) const {
     const std::string& file = config_.model.initial_parameters;
     if (!file.empty()) training.start_from(read_parameters(file), file);
@@ -155,9 +169,30 @@ class TrainRun {
       return false;
     }
     const Checkpoint checkpoint = read_checkpoint(path);
+    check_same_epoch(checkpoint, path, data);
     training.resume(checkpoint, path);
     if (record_) tell_of_resume(checkpoint, path, data);
     return true;
+  }
+
+  // An epoch that is under way can only be finished as it was begun.
+  void check_same_epoch(const Checkpoint& checkpoint, const std::string& path,
+                        const datasets::Dataset& data) const {
+    if (checkpoint.state.step_in_epoch == 0) return;
+    for (const std::string& key : differences(parse_config(checkpoint.config, path), config_)) {
+      if (key == "training.batch_size" || key == "training.descent" || key == "training.seed" ||
+          key == "training.shuffle" || key == "data.validation_fraction") {
+        throw CheckpointError(fmt::format(
+            "{}: was saved in the middle of an epoch, where {} cannot change; resume from a "
+            "checkpoint between epochs",
+            path, key));
+      }
+    }
+    if (checkpoint.data_digest != data.digest()) {
+      throw CheckpointError(
+          fmt::format("{}: was saved in the middle of an epoch over other data than {}", path,
+                      config_.data.train));
+    }
   }
 
   void tell_of_resume(const Checkpoint& checkpoint, const std::string& path,
