@@ -16,3 +16,8 @@ lockstep_test(NAME reference_test LIBS lockstep::nn lockstep::datasets)
 target_compile_definitions(reference_test PRIVATE
   REFERENCE_FILE="${CMAKE_CURRENT_SOURCE_DIR}/reference.h5")
 lockstep_test(NAME placement_test LIBS lockstep::trainer)
+foreach(name IN ITEMS batch leaves)
+  lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
+endforeach()
+lockstep_test(NAME evaluation_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
+lockstep_test(NAME training_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
