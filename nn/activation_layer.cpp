@@ -20,7 +20,7 @@ void ActivationLayer<T>::forward(const Pass&, std::span<const T>, MatrixView<con
 template <class T>
 void ActivationLayer<T>::backward(const Pass&, std::span<const T>, MatrixView<const T>,
                                   MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
-                                  std::span<const SubtreeGradient<T>>) const {
+                                  std::span<const SubtreeGradient<T>>, std::span<T>) const {
   if (d_x.empty()) return;
   const double operations_per_row = 4.0 * static_cast<double>(y.cols);
   for_each_row_block(y.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {

@@ -18,7 +18,7 @@ class ActivationLayer final : public Layer<T> {
                MatrixView<T> y) const override;
   void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                 MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
-                std::span<const SubtreeGradient<T>> subtrees) const override;
+                std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const override;
 
  private:
   Activation activation_;

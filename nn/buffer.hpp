@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <memory>
-#include <new>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -30,13 +29,21 @@ constexpr std::size_t padded_stride(std::size_t cols) {
   return (groups | 1) * kLanes;
 }
 
+// `bytes` of zeros, aligned to kAlignment; large ones in huge pages where the system has them, since
+// a panel of a wide matrix has each of its rows on a page of its own. Null for 0 bytes. Throws
+// std::bad_alloc.
+void* allocate_aligned(std::size_t bytes);
+void free_aligned(void* memory) noexcept;
+
 // `size` elements, zero at first, aligned to kAlignment. Move-only; moved-from is empty.
 template <class T>
 class AlignedBuffer {
+  static_assert(std::is_arithmetic_v<T>);  // zero bytes are zeros
+
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t size)
-      : data_(size == 0 ? nullptr : new (std::align_val_t{kAlignment}) T[size]()), size_(size) {}
+      : data_(static_cast<T*>(allocate_aligned(size * sizeof(T)))), size_(size) {}
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
@@ -53,7 +60,7 @@ class AlignedBuffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete[](p, std::align_val_t{kAlignment}); }
+    void operator()(T* p) const noexcept { free_aligned(p); }
   };
   std::unique_ptr<T[], Free> data_;
   std::size_t size_ = 0;

@@ -62,9 +62,14 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
 }
 
 template <class T>
+std::size_t Dense<T>::scratch_size(std::size_t rows) const {
+  return weight_gradient_scratch<T>(rows, this->outputs(), this->inputs());
+}
+
+template <class T>
 void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<const T> x,
                         MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
-                        std::span<const SubtreeGradient<T>> subtrees) const {
+                        std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const {
   const Kernels<T>& kernel = kernels<T>();
   if (options_.activation != Activation::none) {
     const double operations_per_row = 2.0 * static_cast<double>(y.cols);
@@ -82,9 +87,9 @@ void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<c
     product.c = d_x;
     multiply(product);
   }
-  for (const SubtreeGradient<T>& subtree : subtrees) {
-    weight_gradient<T>({d_y, x, subtree.leaf_rows, subtree.gradient.data() + weight_offset_});
-    if (options_.bias) {
+  weight_gradients<T>(d_y, x, subtrees, weight_offset_, scratch);
+  if (options_.bias) {
+    for (const SubtreeGradient<T>& subtree : subtrees) {
       kernel.bias_gradient(d_y, subtree.leaf_rows, subtree.gradient.data() + bias_offset_);
     }
   }

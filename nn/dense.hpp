@@ -34,9 +34,10 @@ class Dense final : public Layer<T> {
   void initialize(std::uint64_t seed, std::span<T> parameters) const override;
   void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                MatrixView<T> y) const override;
+  std::size_t scratch_size(std::size_t rows) const override;
   void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                 MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
-                std::span<const SubtreeGradient<T>> subtrees) const override;
+                std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const override;
 
  private:
   DenseOptions options_;

@@ -57,7 +57,7 @@ void Dropout<T>::forward(const Pass& pass, std::span<const T>, MatrixView<const 
 template <class T>
 void Dropout<T>::backward(const Pass& pass, std::span<const T>, MatrixView<const T>,
                           MatrixView<const T>, MatrixView<T> d_y, MatrixView<T> d_x,
-                          std::span<const SubtreeGradient<T>>) const {
+                          std::span<const SubtreeGradient<T>>, std::span<T>) const {
   if (!d_x.empty()) apply(pass, d_y, d_x);
 }
 

@@ -49,11 +49,15 @@ class Layer {
   virtual void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                        MatrixView<T> y) const = 0;
 
+  // Elements that backward() may use as it likes, for passes of up to `rows` samples.
+  virtual std::size_t scratch_size(std::size_t /*rows*/) const { return 0; }
+
   // From d_y = dLoss/dy: d_x = dLoss/dx unless d_x is empty, and each subtree's slice of the
   // gradient = the sum over its leaves. x and y are those of forward; d_y is overwritten.
   virtual void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                         MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
-                        std::span<const SubtreeGradient<T>> subtrees) const = 0;
+                        std::span<const SubtreeGradient<T>> subtrees,
+                        std::span<T> scratch) const = 0;
 
  private:
   std::size_t inputs_;

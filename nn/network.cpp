@@ -82,7 +82,7 @@ void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::
     const MatrixView<T> d_x =
         i == first_trained_ ? MatrixView<T>{} : workspace.d_output(i - 1).top(rows);
     layers_[i]->backward(pass, parameters, x, workspace.output(i).top(rows),
-                         workspace.d_output(i).top(rows), d_x, subtrees);
+                         workspace.d_output(i).top(rows), d_x, subtrees, workspace.scratch());
   }
 }
 
@@ -95,12 +95,15 @@ template <class T>
 Workspace<T>::Workspace(const Network<T>& network, std::size_t rows, bool training)
     : input_(rows, network.inputs()) {
   std::size_t widest = 0;
+  std::size_t scratch = 0;
   for (const auto& layer : network.layers()) {
     outputs_.emplace_back(rows, layer->outputs());
     widest = std::max(widest, padded_stride(layer->outputs()));
+    scratch = std::max(scratch, layer->scratch_size(rows));
   }
   if (!training) return;
   for (auto& buffer : d_outputs_) buffer = AlignedBuffer<T>(rows * widest);
+  scratch_ = AlignedBuffer<T>(scratch);
 }
 
 template <class T>

@@ -82,10 +82,14 @@ class Workspace {
   // layer does.
   MatrixView<T> d_output(std::size_t layer);
 
+  // For one layer's backward at a time.
+  std::span<T> scratch() { return scratch_.span(); }
+
  private:
   Matrix<T> input_;
   std::vector<Matrix<T>> outputs_;
   AlignedBuffer<T> d_outputs_[2];
+  AlignedBuffer<T> scratch_;
 };
 
 }  // namespace lockstep::nn

@@ -76,7 +76,7 @@ TEST(Dropout, BackwardHasTheMaskOfForward) {
   const auto y = forward(layer, training(9), 10);
   auto d_y = ones(10);
   Matrix<float> d_x(10, kWidth);
-  layer.backward(training(9), {}, {}, {}, d_y.view(), d_x.view(), {});
+  layer.backward(training(9), {}, {}, {}, d_y.view(), d_x.view(), {}, {});
   for (std::size_t m = 0; m < 10; ++m) {
     for (std::size_t j = 0; j < kWidth; ++j) {
       EXPECT_EQ(d_x.view().row(m)[j], y[m * kWidth + j]);

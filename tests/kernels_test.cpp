@@ -177,7 +177,9 @@ TYPED_TEST(KernelsTest, WeightGradientIsTheLeafTreeBitByBit) {
     }();
     with_each_instruction_set([&] {
       std::vector<T> gradient(29 * 43, T{-1});
-      weight_gradient<T>({d_y.view(), x.view(), rows, gradient.data()});
+      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(samples, 29, 43));
+      const SubtreeGradient<T> subtree{rows, gradient};
+      weight_gradients<T>(d_y.view(), x.view(), std::span(&subtree, 1), 0, scratch.span());
       EXPECT_EQ(bytes_of(std::span<const T>(gradient)), bytes_of(std::span<const T>(expected)));
 
       auto bias_expected =

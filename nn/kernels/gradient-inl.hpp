@@ -67,16 +67,42 @@ struct TileSlot {
   HWY_INLINE void store(const Tile<T, kRows, kVectors>& tile) { tile.store(value, kStride); }
 };
 
-// Outputs [output, output + kRows) of one panel of inputs: all leaves, then the result is written.
-template <std::size_t kRows, std::size_t kVectors, class T>
-HWY_INLINE void gradient_tile(const WeightGradient<T>& job, std::size_t output, std::size_t col,
-                              std::size_t cols) {
-  using Slot = TileSlot<T, kRows, kVectors>;
-  LeafCounter<Tile<T, kRows, kVectors>, Slot> counter;
+// to = from, for the columns of a panel; a whole panel without a call.
+template <class T>
+HWY_INLINE void copy_columns(const T* from, std::size_t cols, T* to) {
+  if (cols != kPanel<T>) {
+    std::copy_n(from, cols, to);
+    return;
+  }
+  LOCKSTEP_UNROLL for (std::size_t v = 0; v < kTileVectors; ++v) {
+    hn::StoreU(hn::LoadU(Tag<T>(), from + v * kRegister<T>), Tag<T>(), to + v * kRegister<T>);
+  }
+}
+
+template <class T>
+void pack_columns(MatrixView<const T> matrix, std::size_t col, std::size_t width, T* packed) {
+  const std::size_t cols = std::min(width, matrix.cols - col);
+  for (std::size_t i = 0; i < matrix.rows; ++i, packed += width) {
+    if (cols == kPanel<T> && width == kPanel<T>) {
+      copy_columns(matrix.row(i) + col, cols, packed);
+      continue;
+    }
+    std::copy_n(matrix.row(i) + col, cols, packed);
+    std::fill(packed + cols, packed + width, T{0});
+  }
+}
+
+// One strip of outputs by kVectors registers of one panel: all leaves, then the result is written.
+template <std::size_t kVectors, class T>
+HWY_INLINE void gradient_tile(const WeightGradient<T>& job, std::size_t strip, std::size_t panel) {
+  using Slot = TileSlot<T, kTileRows, kVectors>;
+  const T* d_y = job.d_y + strip * job.rows * kTileRows;
+  const T* x = job.x + panel * job.rows * kPanel<T>;
+  LeafCounter<Tile<T, kTileRows, kVectors>, Slot> counter;
   for (std::size_t leaf = 0; leaf + 1 < job.leaf_rows.size(); ++leaf) {
     const std::size_t begin = job.leaf_rows[leaf];
     const std::size_t end = job.leaf_rows[leaf + 1];
-    Tile<T, kRows, kVectors> tile;
+    Tile<T, kTileRows, kVectors> tile;
     tile.clear();
     Slot earlier_blocks;
     for (std::size_t row = begin; row < end; row += kDepthBlock) {
@@ -84,50 +110,43 @@ HWY_INLINE void gradient_tile(const WeightGradient<T>& job, std::size_t output, 
         earlier_blocks.store(tile);
         tile.clear();
       }
-      tile.multiply(std::min(kDepthBlock, end - row), job.d_y.row(row) + output, 1, job.d_y.stride,
-                    job.x.row(row) + col, job.x.stride);
+      tile.multiply(std::min(kDepthBlock, end - row), d_y + row * kTileRows, 1, kTileRows,
+                    x + row * kPanel<T>, kPanel<T>);
       if (row > begin) earlier_blocks.add_to(tile);
     }
     counter.take(tile, begin < end);
   }
+
+  const std::size_t output = strip * kTileRows;
+  const std::size_t col = panel * kPanel<T>;
+  const std::size_t cols = std::min(kPanel<T>, job.inputs - col);
   const Slot* whole = counter.whole();
-  for (std::size_t r = 0; r < kRows; ++r) {
-    T* out = job.d_weights + (output + r) * job.x.cols + col;
+  for (std::size_t r = 0; r < std::min(kTileRows, job.outputs - output); ++r) {
+    T* out = job.d_weights + (output + r) * job.inputs + col;
     if (whole != nullptr) {
-      std::copy_n(whole->value + r * Slot::kStride, cols, out);
+      copy_columns(whole->value + r * Slot::kStride, cols, out);
     } else {
       std::fill_n(out, cols, T{0});
     }
   }
 }
 
-template <std::size_t kRows, std::size_t kVectors, class T>
-HWY_INLINE void gradient_all_rows(const WeightGradient<T>& job, std::size_t output, std::size_t end,
-                                  std::size_t col, std::size_t cols) {
-  for (; output + kRows <= end; output += kRows) {
-    gradient_tile<kRows, kVectors>(job, output, col, cols);
-  }
-  if constexpr (kRows > 1) {
-    if (output < end) gradient_all_rows<kRows / 2, kVectors>(job, output, end, col, cols);
-  }
-}
-
+// Picks the tile that is just wide enough for the panel's columns.
 template <std::size_t kVectors, class T>
-HWY_INLINE void gradient_columns(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
-                                 std::size_t col, std::size_t cols) {
+HWY_INLINE void gradient_strips(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
+                                std::size_t panel) {
   if constexpr (kVectors > 1) {
-    if (cols <= (kVectors - 1) * kRegister<T>) {
-      return gradient_columns<kVectors - 1>(job, begin, end, col, cols);
+    if (job.inputs - panel * kPanel<T> <= (kVectors - 1) * kRegister<T>) {
+      return gradient_strips<kVectors - 1>(job, begin, end, panel);
     }
   }
-  gradient_all_rows<kTileRows, kVectors>(job, begin, end, col, cols);
+  for (std::size_t strip = begin; strip < end; ++strip) gradient_tile<kVectors>(job, strip, panel);
 }
 
 template <class T>
 void gradient_panel(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
                     std::size_t panel) {
-  const std::size_t col = panel * kPanel<T>;
-  gradient_columns<kTileVectors>(job, begin, end, col, std::min(kPanel<T>, job.x.cols - col));
+  gradient_strips<kTileVectors>(job, begin, end, panel);
 }
 
 // The bias is a weight whose input is one: the same tree over a column of ones.

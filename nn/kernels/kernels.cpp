@@ -32,7 +32,9 @@ template <class T>
 const Kernels<T>& table() {
   static const Kernels<T> kernels{hwy::TargetName(HWY_TARGET),
                                   kPanel<T>,
+                                  kTileRows,
                                   product_panel<T>,
+                                  pack_columns<T>,
                                   gradient_panel<T>,
                                   bias_gradient<T>,
                                   activate<T>,

@@ -47,11 +47,15 @@ struct Product {
 // d_weights[i, j] = sum over rows m of d_y[m, i] x[m, j], leaf by leaf, leaves in the binary tree.
 // Leaf l of the subtree holds rows [leaf_rows[l], leaf_rows[l + 1]); empty leaves are no part of
 // it.
+// The factors come packed (pack_columns), so that the sums run through consecutive memory.
 template <class T>
 struct WeightGradient {
-  MatrixView<const T> d_y;                 // rows × outputs
-  MatrixView<const T> x;                   // rows × inputs
-  std::span<const std::size_t> leaf_rows;  // 2^k + 1 bounds
+  const T* d_y = nullptr;  // strips of tile_outputs columns of d_y, each rows × tile_outputs
+  const T* x = nullptr;    // panels of panel_width columns of x, each rows × panel_width
+  std::size_t rows = 0;
+  std::size_t outputs = 0;
+  std::size_t inputs = 0;
+  std::span<const std::size_t> leaf_rows = {};  // 2^k + 1 bounds
   T* d_weights = nullptr;                  // outputs × inputs, no padding; written (=)
 };
 
@@ -83,11 +87,14 @@ template <class T>
 struct Kernels {
   std::string_view instruction_set;  // "AVX2", "AVX3" (AVX-512), "NEON"
   std::size_t panel_width;           // columns that one product_panel or gradient_panel works on
+  std::size_t tile_outputs;          // outputs of one strip of a gradient_panel
 
   // Rows [row_begin, row_end) of the columns [panel, panel + 1) * panel_width of the product.
   void (*product_panel)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
                         std::size_t panel);
-  // Outputs [begin, end) of the input columns [panel, panel + 1) * panel_width.
+  // packed[i * width + j] = column col + j of row i of the matrix, zero beyond its last column.
+  void (*pack_columns)(MatrixView<const T>, std::size_t col, std::size_t width, T* packed);
+  // Strips [begin, end) of tile_outputs outputs, for the input columns of one panel.
   void (*gradient_panel)(const WeightGradient<T>&, std::size_t begin, std::size_t end,
                          std::size_t panel);
   // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.

@@ -86,9 +86,16 @@ struct Tile {
 template <class T>
 HWY_INLINE void pack_rows(const T* b, std::size_t stride, std::size_t depth, std::size_t cols,
                           T* panel) {
+  const Tag<T> d;
   for (std::size_t p = 0; p < depth; ++p, b += stride, panel += kPanel<T>) {
-    std::copy_n(b, cols, panel);
-    std::fill(panel + cols, panel + kPanel<T>, T{0});
+    if (cols == kPanel<T>) {
+      LOCKSTEP_UNROLL for (std::size_t v = 0; v < kTileVectors; ++v) {
+        hn::Store(hn::LoadU(d, b + v * kRegister<T>), d, panel + v * kRegister<T>);
+      }
+    } else {
+      std::copy_n(b, cols, panel);
+      std::fill(panel + cols, panel + kPanel<T>, T{0});
+    }
   }
 }
 
@@ -119,13 +126,18 @@ HWY_INLINE void transpose_4x4(const T* b, std::size_t stride, T* out, std::size_
 
 // panel[p * kPanel + j] = b[j, p]: the same panel from a matrix stored transposed.
 template <class T>
-HWY_INLINE void pack_columns(const T* b, std::size_t stride, std::size_t depth, std::size_t cols,
-                             T* panel) {
+HWY_INLINE void pack_transposed(const T* b, std::size_t stride, std::size_t depth, std::size_t cols,
+                                T* panel) {
   const std::size_t whole_cols = cols / 4 * 4;
   const std::size_t whole_depth = depth / 4 * 4;
-  for (std::size_t p = 0; p < whole_depth; p += 4) {
+  // A cache line of each of four rows is used up before the next four: rows may be a power of two
+  // apart, and then few of their lines fit into the cache together.
+  for (std::size_t line = 0; line < whole_depth; line += kLanes) {
+    const std::size_t line_end = std::min(line + kLanes, whole_depth);
     for (std::size_t j = 0; j < whole_cols; j += 4) {
-      transpose_4x4(b + j * stride + p, stride, panel + p * kPanel<T> + j, kPanel<T>);
+      for (std::size_t p = line; p < line_end; p += 4) {
+        transpose_4x4(b + j * stride + p, stride, panel + p * kPanel<T> + j, kPanel<T>);
+      }
     }
   }
   for (std::size_t p = 0; p < depth; ++p) {
@@ -194,7 +206,8 @@ void product_panel(const Product<T>& product, std::size_t row_begin, std::size_t
   for (std::size_t p = 0; p < depth; p += kDepthBlock) {
     const std::size_t length = std::min(kDepthBlock, depth - p);
     if (product.b_transposed) {
-      pack_columns(product.b + col * product.b_stride + p, product.b_stride, length, cols, packed);
+      pack_transposed(product.b + col * product.b_stride + p, product.b_stride, length, cols,
+                      packed);
     } else {
       pack_rows(product.b + p * product.b_stride + col, product.b_stride, length, cols, packed);
     }
