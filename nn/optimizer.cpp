@@ -68,7 +68,7 @@ Update<T> Optimizer<T>::rule_at(std::uint64_t step, std::size_t samples) const {
   const OptimizerOptions& o = options_;
   Update<T> u;
   u.rule = o.rule;
-  u.samples = static_cast<T>(samples);
+  u.per_sample = static_cast<T>(1 / static_cast<double>(samples));
   u.epsilon = static_cast<T>(o.epsilon.value_or(o.rule == UpdateRule::adagrad ? 1e-10 : 1e-8));
   u.epsilon_inside_root = o.epsilon_inside_root;
   double step_size = o.learning_rate;

@@ -322,7 +322,7 @@ TYPED_TEST(KernelsTest, UpdatesAreTheSameBitsOnEveryInstructionSet) {
       u.gradient = g.data();
       u.moment1 = m1.data();
       u.moment2 = m2.data();
-      u.samples = 3;
+      u.per_sample = T(1) / 3;
       u.l1 = T(0.01);
       u.l2 = T(0.1);
       u.step_size = T(0.1);

@@ -56,7 +56,7 @@ struct WeightGradient {
   std::size_t outputs = 0;
   std::size_t inputs = 0;
   std::span<const std::size_t> leaf_rows = {};  // 2^k + 1 bounds
-  T* d_weights = nullptr;                  // outputs × inputs, no padding; written (=)
+  T* d_weights = nullptr;                       // outputs × inputs, no padding; written (=)
 };
 
 enum class UpdateRule { sgd, momentum, adagrad, rmsprop, adam };
@@ -71,8 +71,8 @@ struct Update {
   const T* gradient = nullptr;  // summed over the batch
   T* moment1 = nullptr;         // null where the rule has none
   T* moment2 = nullptr;
-  T samples = 1;  // the gradient is divided by it, here and nowhere else
-  T l1 = 0;       // gradient += l1 sign(w) + l2 w
+  T per_sample = 1;  // 1 / samples: the gradient is multiplied by it, here and nowhere else
+  T l1 = 0;          // gradient += l1 sign(w) + l2 w
   T l2 = 0;
   T step_size = 0;  // learning rate; Adam: learning rate / (1 - beta1^t)
   T keep1 = 0;      // share of the old first moment kept
@@ -113,7 +113,7 @@ struct Kernels {
   void (*mean_squared_error)(MatrixView<const T> y, MatrixView<const T> t, T* loss,
                              MatrixView<T> d_y);
 
-  // Applies an update; returns the sum of squares of the gradient / samples, penalties left out,
+  // Applies an update; returns the sum of squares of the mean gradient, penalties left out,
   // added up over kLanes lanes in T.
   double (*update)(const Update<T>&);
 

@@ -67,7 +67,7 @@ template <UpdateRule kRule, class T>
 double update_by(const Update<T>& u) {
   const Tag<T> d;
   const Rule<T> rule{u, d};
-  const auto samples = hn::Set(d, u.samples);
+  const auto per_sample = hn::Set(d, u.per_sample);
   const auto step_size = hn::Set(d, u.step_size);
   const auto l1 = hn::Set(d, u.l1);
   const auto l2 = hn::Set(d, u.l2);
@@ -78,7 +78,7 @@ double update_by(const Update<T>& u) {
   for (std::size_t j = 0; j < u.count; j += kLanes) {
     LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
       const std::size_t i = j + r * kRegister<T>;
-      auto g = hn::Div(hn::LoadU(d, u.gradient + i), samples);
+      auto g = hn::Mul(hn::LoadU(d, u.gradient + i), per_sample);
       squares.part[r] = hn::MulAdd(g, g, squares.part[r]);
       const auto w = hn::LoadU(d, u.parameters + i);
       if (penalised) {
