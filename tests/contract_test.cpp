@@ -54,7 +54,7 @@ class ContractTest : public test::ProgramTest {
 
   void expect_same_for_all_ranks_and_threads() {
     nlohmann::json first;
-    for (const int ranks : {1, 2, 3, 4, 5, 8}) {
+    for (const int ranks : {1, 2, 3, 4, 5, 6, 7, 8}) {
       for (const int threads : {1, 2}) {
         const std::string out = std::to_string(ranks) + "x" + std::to_string(threads);
         const auto ending = train(out, ranks, threads);

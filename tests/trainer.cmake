@@ -1,6 +1,6 @@
 
 # Tests that run the program, alone and under mpirun.
-foreach(name IN ITEMS contract bad_input)
+foreach(name IN ITEMS contract bad_input commands)
   lockstep_test(NAME ${name}_test LIBS lockstep::datasets nlohmann_json::nlohmann_json TIMEOUT 400)
   add_dependencies(${name}_test lockstep)
   target_compile_definitions(${name}_test PRIVATE
