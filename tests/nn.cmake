@@ -6,3 +6,13 @@ lockstep_test(NAME dropout_test LIBS lockstep::nn)
 lockstep_test(NAME loss_test LIBS lockstep::nn)
 lockstep_test(NAME network_test LIBS lockstep::nn)
 lockstep_test(NAME optimizer_test LIBS lockstep::nn)
+
+# Not a test: scripts/bench runs it. Its limits are those of the processor that it is built on.
+find_package(benchmark REQUIRED)
+add_executable(kernels_benchmark EXCLUDE_FROM_ALL kernels_benchmark.cpp)
+set_target_properties(kernels_benchmark PROPERTIES
+  RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+target_compile_options(kernels_benchmark PRIVATE -march=native)
+target_compile_definitions(kernels_benchmark PRIVATE HWY_COMPILE_ONLY_STATIC)
+target_link_libraries(kernels_benchmark PRIVATE lockstep::nn hwy::hwy benchmark::benchmark
+  lockstep_options)

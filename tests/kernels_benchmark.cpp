@@ -1,0 +1,233 @@
+// Speed of the kernels on one thread beside what the processor allows. Every kernel's answer is
+// checked before it is timed. Prints GFLOP/s or GB/s and the share of the limit measured here.
+//
+//   build/tests/kernels_benchmark [--benchmark_filter=forward] [--benchmark_format=json]
+#include <benchmark/benchmark.h>
+#include <hwy/highway.h>
+#include <tbb/global_control.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "nn/optimizer.hpp"
+#include "nn/product.hpp"
+#include "random_matrix.hpp"
+
+namespace lockstep::nn {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+double seconds_of(const auto& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// The most of several runs: a limit is what the machine can do when nothing disturbs it.
+double best_rate(double amount, const auto& work) {
+  double best = 0;
+  for (int i = 0; i < 20; ++i) best = std::max(best, amount / seconds_of(work));
+  return best;
+}
+
+// GFLOP/s of fused multiply-adds on registers alone, with the widest of this compiler's target.
+double fma_peak() {
+  constexpr std::size_t kChains = 12;  // more than latency times throughput of any processor here
+  constexpr std::size_t kSteps = 1'000'000;
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  const double operations =
+      2.0 * static_cast<double>(kChains * kSteps) * static_cast<double>(hn::Lanes(d));
+  return 1e-9 * best_rate(operations, [&] {
+           V sum[kChains];
+           for (std::size_t i = 0; i < kChains; ++i) sum[i] = hn::Set(d, static_cast<float>(i));
+           V factor = hn::Set(d, 0.999f);
+           benchmark::DoNotOptimize(factor);
+           for (std::size_t step = 0; step < kSteps; ++step) {
+#pragma GCC unroll 12
+             for (std::size_t i = 0; i < kChains; ++i) {
+               sum[i] = hn::MulAdd(sum[i], factor, factor);
+             }
+           }
+           for (V& s : sum) benchmark::DoNotOptimize(s);
+         });
+}
+
+// GB/s of reading and writing arrays far larger than the caches.
+double memory_bandwidth() {
+  constexpr std::size_t kFloats = std::size_t{64} << 20;
+  AlignedBuffer<float> a(kFloats), b(kFloats);
+  return 1e-9 * best_rate(3.0 * 4 * kFloats, [&] {  // read a, read and write b
+           float* HWY_RESTRICT out = b.data();
+           const float* HWY_RESTRICT in = a.data();
+           for (std::size_t i = 0; i < kFloats; ++i) out[i] += in[i];
+           benchmark::DoNotOptimize(out);
+         });
+}
+
+struct Limits {
+  double gflops = fma_peak();
+  double bytes = memory_bandwidth();
+};
+
+const Limits& limits() {
+  static const Limits measured;
+  return measured;
+}
+
+void require(bool right, const char* what) {
+  if (right) return;
+  std::fprintf(stderr, "kernels_benchmark: wrong answer of %s\n", what);
+  std::exit(1);
+}
+
+void report(benchmark::State& state, double operations) {
+  const double rate = 1e-9 * operations * static_cast<double>(state.iterations());
+  state.counters["GFLOP/s"] = benchmark::Counter(rate, benchmark::Counter::kIsRate);
+  state.counters["% of peak"] =
+      benchmark::Counter(100 * rate / limits().gflops, benchmark::Counter::kIsRate);
+}
+
+// One dense layer: x rows × inputs, y rows × outputs, weights outputs × inputs.
+struct Layer {
+  explicit Layer(const benchmark::State& state)
+      : rows(static_cast<std::size_t>(state.range(0))),
+        inputs(static_cast<std::size_t>(state.range(1))),
+        outputs(static_cast<std::size_t>(state.range(2))),
+        x(test::uniform_matrix<float>(rows, inputs, 1)),
+        y(test::uniform_matrix<float>(rows, outputs, 2)),
+        d_x(rows, inputs),
+        weights(inputs * outputs) {
+    test::fill_uniform(weights.span(), 3);
+  }
+
+  double operations() const { return 2.0 * static_cast<double>(rows * inputs * outputs); }
+
+  // |found - expected| for one element whose `terms` products are at most 1 in size.
+  static bool close(double found, double expected, std::size_t terms) {
+    return std::abs(found - expected) <= 1.2e-7 * static_cast<double>(terms * terms);
+  }
+
+  std::size_t rows, inputs, outputs;
+  Matrix<float> x, y, d_x;
+  AlignedBuffer<float> weights;
+};
+
+void forward(benchmark::State& state) {
+  Layer layer(state);
+  Product<float> product;
+  product.a = std::as_const(layer.x).view();
+  product.b = layer.weights.data();
+  product.b_stride = layer.inputs;
+  product.b_transposed = true;
+  product.c = layer.y.view();
+  multiply(product);
+  double expected = 0;
+  for (std::size_t k = 0; k < layer.inputs; ++k) {
+    expected += static_cast<double>(layer.x.view().row(1)[k]) *
+                static_cast<double>(layer.weights.data()[2 * layer.inputs + k]);
+  }
+  require(Layer::close(layer.y.view().row(1)[2], expected, layer.inputs), "forward");
+  for (auto _ : state) multiply(product);
+  report(state, layer.operations());
+}
+
+void input_gradient(benchmark::State& state) {
+  Layer layer(state);
+  Product<float> product;
+  product.a = std::as_const(layer.y).view();
+  product.b = layer.weights.data();
+  product.b_stride = layer.inputs;
+  product.c = layer.d_x.view();
+  multiply(product);
+  double expected = 0;
+  for (std::size_t n = 0; n < layer.outputs; ++n) {
+    expected += static_cast<double>(layer.y.view().row(1)[n]) *
+                static_cast<double>(layer.weights.data()[n * layer.inputs + 2]);
+  }
+  require(Layer::close(layer.d_x.view().row(1)[2], expected, layer.outputs), "input_gradient");
+  for (auto _ : state) multiply(product);
+  report(state, layer.operations());
+}
+
+// The fourth argument is the number of leaves.
+void weight_gradient(benchmark::State& state) {
+  Layer layer(state);
+  const auto leaves = static_cast<std::size_t>(state.range(3));
+  std::vector<std::size_t> bounds;
+  for (std::size_t l = 0; l <= leaves; ++l) bounds.push_back(l * layer.rows / leaves);
+  AlignedBuffer<float> gradient(layer.inputs * layer.outputs);
+  AlignedBuffer<float> scratch(
+      weight_gradient_scratch<float>(layer.rows, layer.outputs, layer.inputs));
+  const SubtreeGradient<float> subtree{bounds, gradient.span()};
+  const auto run = [&] {
+    weight_gradients<float>(std::as_const(layer.y).view(), std::as_const(layer.x).view(),
+                            std::span(&subtree, 1), 0, scratch.span());
+  };
+  run();
+  double expected = 0;
+  for (std::size_t m = 0; m < layer.rows; ++m) {
+    expected += static_cast<double>(layer.y.view().row(m)[1]) *
+                static_cast<double>(layer.x.view().row(m)[2]);
+  }
+  require(Layer::close(gradient.data()[layer.inputs + 2], expected, layer.rows), "weight_gradient");
+  for (auto _ : state) run();
+  report(state, layer.operations());
+}
+
+void adam_update(benchmark::State& state) {
+  const auto count = static_cast<std::size_t>(state.range(0));
+  ParameterLayout layout;
+  layout.add("0.weight", {count}, false);
+  Optimizer<float> optimizer(layout, {.rule = UpdateRule::adam, .learning_rate = 1e-3});
+  AlignedBuffer<float> parameters(layout.buffer_size()), gradient(layout.buffer_size());
+  std::ranges::fill(gradient.span().first(count), 0.5f);
+  std::uint64_t step = 0;
+  optimizer.update(++step, 1, parameters.span(), gradient.span());
+  // The first step of Adam is the learning rate against the gradient's sign.
+  require(std::abs(parameters.data()[0] + 1e-3f) < 1e-8f, "adam_update");
+  for (auto _ : state) optimizer.update(++step, 1, parameters.span(), gradient.span());
+  const double bytes = 7.0 * 4 * static_cast<double>(count);  // reads w, g, m, v; writes w, m, v
+  const double rate = 1e-9 * bytes * static_cast<double>(state.iterations());
+  state.counters["GB/s"] = benchmark::Counter(rate, benchmark::Counter::kIsRate);
+  state.counters["% of memory"] =
+      benchmark::Counter(100 * rate / limits().bytes, benchmark::Counter::kIsRate);
+}
+
+void layers(benchmark::internal::Benchmark* b) {
+  for (const std::int64_t rows : {128, 1024}) {
+    b->Args({rows, 784, 512})->Args({rows, 512, 512})->Args({rows, 2048, 2048});
+  }
+}
+
+void layers_in_leaves(benchmark::internal::Benchmark* b) {
+  for (const std::int64_t leaves : {1, 8, 64}) {
+    b->Args({128, 784, 512, leaves})->Args({1024, 784, 512, leaves});
+    b->Args({128, 2048, 2048, leaves})->Args({1024, 2048, 2048, leaves});
+  }
+}
+
+BENCHMARK(forward)->Apply(layers);
+BENCHMARK(input_gradient)->Apply(layers);
+BENCHMARK(weight_gradient)->Apply(layers_in_leaves);
+BENCHMARK(adam_update)->Arg(669'706)->Arg(50'000'000);
+
+}  // namespace
+}  // namespace lockstep::nn
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  const auto& limits = lockstep::nn::limits();
+  std::printf(
+      "limits of one core: %.0f GFLOP/s of float32 fused multiply-adds, %.1f GB/s of memory\n",
+      limits.gflops, limits.bytes);
+  std::printf("kernels: %s\n", std::string(lockstep::nn::kernels<float>().instruction_set).c_str());
+  // Kernels are timed on one thread, as a rank with training.threads = 1 runs them.
+  tbb::global_control one(tbb::global_control::max_allowed_parallelism, 1);
+  benchmark::RunSpecifiedBenchmarks();
+}
