@@ -90,7 +90,12 @@ void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<c
   weight_gradients<T>(d_y, x, subtrees, weight_offset_, scratch);
   if (options_.bias) {
     for (const SubtreeGradient<T>& subtree : subtrees) {
-      kernel.bias_gradient(d_y, subtree.leaf_rows, subtree.gradient.data() + bias_offset_);
+      T* d_bias = subtree.gradient.data() + bias_offset_;
+      kernel.bias_gradient(d_y, subtree.leaf_rows, d_bias);
+      if (subtree.update != nullptr) {
+        kernel.update(subtree.update->at(bias_offset_, true), d_bias,
+                      round_up(this->outputs(), kLanes));
+      }
     }
   }
 }

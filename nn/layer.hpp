@@ -14,6 +14,9 @@
 
 namespace lockstep::nn {
 
+template <class T>
+struct Update;  // nn/kernels/kernels.hpp
+
 // What the random numbers of a pass depend on, beside the layer and the unit.
 struct Pass {
   bool training = false;         // else evaluation: dropout passes everything on
@@ -28,6 +31,10 @@ template <class T>
 struct SubtreeGradient {
   std::span<const std::size_t> leaf_rows;
   std::span<T> gradient;  // flat buffer in the parameters' layout; a sum over samples, not a mean
+
+  // If set, this subtree is the whole tree, and backward moves the parameters by the gradient right
+  // where it is computed, after their last use; `gradient` is scratch then.
+  const Update<T>* update = nullptr;
 };
 
 template <class T>
@@ -53,7 +60,8 @@ class Layer {
   virtual std::size_t scratch_size(std::size_t /*rows*/) const { return 0; }
 
   // From d_y = dLoss/dy: d_x = dLoss/dx unless d_x is empty, and each subtree's slice of the
-  // gradient = the sum over its leaves. x and y are those of forward; d_y is overwritten.
+  // gradient = the sum over its leaves (or the parameters move by it, if the subtree says so). x and
+  // y are those of forward; d_y is overwritten.
   virtual void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                         MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
                         std::span<const SubtreeGradient<T>> subtrees,

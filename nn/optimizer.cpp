@@ -48,8 +48,7 @@ Optimizer<T>::Optimizer(const ParameterLayout& layout, const OptimizerOptions& o
   for (const ParameterTensor& tensor : layout.tensors()) {
     const std::size_t padded = round_up(tensor.size, kLanes);
     for (std::size_t at = 0; at < padded; at += kChunk) {
-      chunks_.push_back({tensor.offset + at, std::min(kChunk, padded - at),
-                         !tensor.is_bias || options.penalise_biases});
+      chunks_.push_back({tensor.offset + at, std::min(kChunk, padded - at), tensor.is_bias});
     }
   }
   chunk_squares_.resize(chunks_.size());
@@ -64,10 +63,17 @@ Optimizer<T>::Optimizer(const ParameterLayout& layout, const OptimizerOptions& o
 }
 
 template <class T>
-Update<T> Optimizer<T>::rule_at(std::uint64_t step, std::size_t samples) const {
+Update<T> Optimizer<T>::rule_at(std::uint64_t step, std::size_t samples,
+                                std::span<T> parameters) const {
   const OptimizerOptions& o = options_;
   Update<T> u;
   u.rule = o.rule;
+  u.parameters = parameters.data();
+  u.moment1 = first_moment_;
+  u.moment2 = second_moment_;
+  u.l1 = static_cast<T>(o.l1);
+  u.l2 = static_cast<T>(o.l2);
+  u.penalise_biases = o.penalise_biases;
   u.per_sample = static_cast<T>(1 / static_cast<double>(samples));
   u.epsilon = static_cast<T>(o.epsilon.value_or(o.rule == UpdateRule::adagrad ? 1e-10 : 1e-8));
   u.epsilon_inside_root = o.epsilon_inside_root;
@@ -100,22 +106,27 @@ Update<T> Optimizer<T>::rule_at(std::uint64_t step, std::size_t samples) const {
 }
 
 template <class T>
-double Optimizer<T>::update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
-                            std::span<const T> gradient) {
+void Optimizer<T>::update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
+                          std::span<const T> gradient) {
   const Kernels<T>& kernel = kernels<T>();
-  const Update<T> rule = rule_at(step, samples);
+  const Update<T> rule = rule_at(step, samples, parameters);
   const double operations = 20.0 * static_cast<double>(gradient.size());
   for_each_part(chunks_.size(), operations, [&](std::size_t i) {
     const Chunk& chunk = chunks_[i];
-    Update<T> u = rule;
-    u.count = chunk.count;
-    u.parameters = parameters.data() + chunk.offset;
-    u.gradient = gradient.data() + chunk.offset;
-    u.moment1 = first_moment_ == nullptr ? nullptr : first_moment_ + chunk.offset;
-    u.moment2 = second_moment_ == nullptr ? nullptr : second_moment_ + chunk.offset;
-    u.l1 = static_cast<T>(chunk.penalised ? options_.l1 : 0);
-    u.l2 = static_cast<T>(chunk.penalised ? options_.l2 : 0);
-    chunk_squares_[i] = kernel.update(u);
+    kernel.update(rule.at(chunk.offset, chunk.is_bias), gradient.data() + chunk.offset,
+                  chunk.count);
+  });
+}
+
+template <class T>
+double Optimizer<T>::mean_gradient_squares(std::size_t samples, std::span<const T> gradient) {
+  const Kernels<T>& kernel = kernels<T>();
+  const T per_sample = static_cast<T>(1 / static_cast<double>(samples));
+  const double operations = 4.0 * static_cast<double>(gradient.size());
+  for_each_part(chunks_.size(), operations, [&](std::size_t i) {
+    const Chunk& chunk = chunks_[i];
+    chunk_squares_[i] =
+        kernel.sum_of_squares(gradient.data() + chunk.offset, chunk.count, per_sample);
   });
   double squares = 0;
   for (const double s : chunk_squares_) squares += s;

@@ -20,8 +20,8 @@
 // `epsilon_inside_root` divides by sqrt(s + e) instead. Penalties add l1 sign(w) + l2 w to g, for
 // weights and, if asked, biases.
 //
-// An Optimizer owns its moments, in the parameters' layout. One caller at a time; update() runs on
-// the caller's task arena; local.
+// An Optimizer owns its moments, in the parameters' layout. One caller at a time; runs on the caller's
+// task arena; local.
 #pragma once
 
 #include <array>
@@ -73,11 +73,18 @@ class Optimizer {
  public:
   Optimizer(const ParameterLayout& layout, const OptimizerOptions& options);
 
-  // Update number `step` (from 1): parameters move by `gradient`, a sum over `samples` samples,
-  // which is divided by their number here and nowhere else. Returns the squared norm of that mean
-  // gradient, penalties left out: summed over fixed chunks, in their order.
-  double update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
-                std::span<const T> gradient);
+  // How update number `step` (from 1) moves the parameters, given the gradient's sum over `samples`
+  // samples, which is divided by their number there and nowhere else. A view of the parameters and
+  // the moments: for whoever has the gradient piece by piece.
+  Update<T> rule_at(std::uint64_t step, std::size_t samples, std::span<T> parameters) const;
+
+  // The same for the whole gradient at once.
+  void update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
+              std::span<const T> gradient);
+
+  // The squared norm of the mean gradient, penalties left out: summed over fixed chunks, in their
+  // order.
+  double mean_gradient_squares(std::size_t samples, std::span<const T> gradient);
 
   std::span<Moment<T>> moments() { return moments_; }
   const OptimizerOptions& options() const { return options_; }
@@ -86,10 +93,8 @@ class Optimizer {
   struct Chunk {
     std::size_t offset;
     std::size_t count;
-    bool penalised;
+    bool is_bias;
   };
-
-  Update<T> rule_at(std::uint64_t step, std::size_t samples) const;
 
   OptimizerOptions options_;
   std::vector<Chunk> chunks_;

@@ -15,6 +15,11 @@ namespace lockstep::nn {
 // Handing a task to another thread costs about as much as this many floating-point operations.
 inline constexpr double kOperationsWorthATask = 400'000;
 
+// Parts of `size` that `whole` makes; the last may be smaller.
+constexpr std::size_t parts_of(std::size_t whole, std::size_t size) {
+  return (whole + size - 1) / size;
+}
+
 // Calls part(i) for i = 0..parts-1, on several threads if the whole takes `operations`
 // floating-point operations or so and that is worth it. `part` must not throw.
 template <class Part>
@@ -30,7 +35,7 @@ void for_each_part(std::size_t parts, double operations, const Part& part) {
 template <class Work>
 void for_each_row_block(std::size_t rows, double operations_per_row, const Work& work) {
   constexpr std::size_t kRows = 16;
-  const std::size_t blocks = (rows + kRows - 1) / kRows;
+  const std::size_t blocks = parts_of(rows, kRows);
   for_each_part(blocks, operations_per_row * static_cast<double>(rows), [&](std::size_t block) {
     const std::size_t begin = block * kRows;
     work(begin, std::min(rows, begin + kRows));

@@ -13,31 +13,32 @@
 
 namespace lockstep::nn {
 
-// Rows per part: enough that packing a panel of the other factor costs little beside its use.
-inline constexpr std::size_t kRowsPerPart = 384;
+// Parts below this number are made smaller, down to one panel, so that many threads find work.
+inline constexpr std::size_t kPartsWanted = 32;
 
 // c = activation(a · b + bias).
 template <class T>
 void multiply(const Product<T>& product) {
+  // Enough rows a part that packing a panel of the other factor costs little beside its use.
+  constexpr std::size_t kRowsPerPart = 384;
+  // So few rows leave the sums of several panels in the registers at once.
+  constexpr std::size_t kFewRows = 4;
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = product.a.rows;
-  const std::size_t panels = round_up(product.c.cols, kernel.panel_width) / kernel.panel_width;
-  const std::size_t blocks = round_up(rows, kRowsPerPart) / kRowsPerPart;
+  const std::size_t panels = parts_of(product.c.cols, kernel.panel_width);
+  const std::size_t row_blocks = parts_of(rows, kRowsPerPart);
+  const std::size_t at_once = rows <= kFewRows
+                                  ? kPanelsAtOnce
+                                  : std::clamp<std::size_t>(panels * row_blocks / kPartsWanted, 1,
+                                                            kPanelsAtOnce);
+  const std::size_t groups = parts_of(panels, at_once);
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(product.a.cols) *
                             static_cast<double>(product.c.cols);
-  for_each_part(panels * blocks, operations, [&](std::size_t part) {
-    const std::size_t begin = part / panels * kRowsPerPart;
-    kernel.product_panel(product, begin, std::min(rows, begin + kRowsPerPart), part % panels);
-  });
-}
-
-// Packs all columns of `matrix`, `width` at a time, one after the other, for WeightGradient.
-template <class T>
-void pack_all_columns(MatrixView<const T> matrix, std::size_t width, T* packed) {
-  const std::size_t parts = round_up(matrix.cols, width) / width;
-  const double operations = 4.0 * static_cast<double>(matrix.rows * matrix.cols);
-  for_each_part(parts, operations, [&](std::size_t part) {
-    kernels<T>().pack_columns(matrix, part * width, width, packed + part * width * matrix.rows);
+  for_each_part(groups * row_blocks, operations, [&](std::size_t part) {
+    const std::size_t block = part / groups;
+    const std::size_t panel = part % groups * at_once;
+    kernel.product_panels(product, block * rows / row_blocks, (block + 1) * rows / row_blocks,
+                          panel, std::min(at_once, panels - panel));
   });
 }
 
@@ -45,41 +46,136 @@ void pack_all_columns(MatrixView<const T> matrix, std::size_t width, T* packed) 
 template <class T>
 std::size_t weight_gradient_scratch(std::size_t rows, std::size_t outputs, std::size_t inputs) {
   const Kernels<T>& kernel = kernels<T>();
-  return rows * (round_up(round_up(outputs, kernel.tile_outputs), kLanes) +
-                 round_up(inputs, kernel.panel_width));
+  return std::max(rows, kSlotLeaves * kSlotsPerLeaf) *
+         (round_up(round_up(outputs, kernel.tile_outputs), kLanes) +
+          round_up(inputs, kernel.panel_width));
 }
 
+namespace detail {
+
+// Packs both factors of a weight gradient into `scratch`, and tells the job.
+template <class T>
+void pack_factors(MatrixView<const T> d_y, MatrixView<const T> x, T* scratch,
+                  WeightGradient<T>& job) {
+  const Kernels<T>& kernel = kernels<T>();
+  T* packed_d_y = scratch + x.rows * round_up(x.cols, kernel.panel_width);
+  const std::size_t x_width = 4 * kernel.panel_width;
+  const std::size_t d_y_width = 8 * kernel.tile_outputs;
+  const std::size_t x_parts = parts_of(x.cols, x_width);
+  const std::size_t d_y_parts = parts_of(d_y.cols, d_y_width);
+  const double operations = 2.0 * static_cast<double>(x.rows * (x.cols + d_y.cols));
+  for_each_part(x_parts + d_y_parts, operations, [&](std::size_t part) {
+    if (part < x_parts) {
+      const std::size_t begin = part * x_width;
+      kernel.pack_panels(x, begin, std::min(x.cols, begin + x_width), scratch);
+    } else {
+      const std::size_t begin = (part - x_parts) * d_y_width;
+      kernel.pack_strips(d_y, begin, std::min(d_y.cols, begin + d_y_width), packed_d_y);
+    }
+  });
+  job.x = scratch;
+  job.x_step = kernel.panel_width;
+  job.x_panel = kernel.panel_width * x.rows;
+  job.d_y = packed_d_y;
+  job.d_y_step = kernel.tile_outputs;
+  job.d_y_strip = kernel.tile_outputs * x.rows;
+}
+
+// The smallest subtree that holds all samples of a subtree: the rest of it changes no sum.
+inline std::span<const std::size_t> without_absent_halves(std::span<const std::size_t> leaf_rows) {
+  while (leaf_rows.size() > 2) {
+    const std::size_t half = (leaf_rows.size() - 1) / 2;
+    if (leaf_rows[half] == leaf_rows.back()) {
+      leaf_rows = leaf_rows.first(half + 1);
+    } else if (leaf_rows[half] == leaf_rows.front()) {
+      leaf_rows = leaf_rows.subspan(half);
+    } else {
+      break;
+    }
+  }
+  return leaf_rows;
+}
+
+inline bool fits_slots(std::span<const std::size_t> leaf_rows) {
+  if (leaf_rows.size() - 1 > kSlotLeaves || leaf_rows.front() == leaf_rows.back()) return false;
+  for (std::size_t l = 0; l + 1 < leaf_rows.size(); ++l) {
+    if (leaf_rows[l + 1] - leaf_rows[l] > kSlotsPerLeaf) return false;
+  }
+  return true;
+}
+
+template <class T>
+void gradient_in_slots(MatrixView<const T> d_y, MatrixView<const T> x, T* scratch,
+                       WeightGradient<T>& job) {
+  constexpr std::size_t kOutputsPerPart = 32;
+  const Kernels<T>& kernel = kernels<T>();
+  T* packed_d_y =
+      scratch + kSlotLeaves * kSlotsPerLeaf * round_up(x.cols, kernel.panel_width);
+  job.slots = 0;
+  for (std::size_t l = 0; l + 1 < job.leaf_rows.size(); ++l) {
+    const std::size_t begin = job.leaf_rows[l], end = job.leaf_rows[l + 1];
+    kernel.pack_slots(d_y, x, begin, end, l * kSlotsPerLeaf, packed_d_y, scratch);
+    job.slots |= ((1u << (end - begin)) - 1) << l * kSlotsPerLeaf;
+  }
+  job.x = scratch;
+  job.d_y = packed_d_y;
+  const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
+  // Reading and writing a weight costs as much as several operations.
+  const double operations = 2.0 * static_cast<double>(rows + 4) *
+                            static_cast<double>(d_y.cols) * static_cast<double>(x.cols);
+  for_each_part(parts_of(d_y.cols, kOutputsPerPart), operations, [&](std::size_t part) {
+    const std::size_t begin = part * kOutputsPerPart;
+    kernel.slot_gradient(job, begin, std::min(d_y.cols, begin + kOutputsPerPart));
+  });
+}
+
+template <class T>
+void gradient_in_tiles(const WeightGradient<T>& job) {
+  constexpr std::size_t kTilesPerPart = 8;
+  const Kernels<T>& kernel = kernels<T>();
+  const std::size_t outputs_per_part = kTilesPerPart * kernel.tile_outputs;
+  const std::size_t blocks = parts_of(job.outputs, outputs_per_part);
+  const std::size_t panels = parts_of(job.inputs, kernel.panel_width);
+  const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
+  const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(job.outputs) *
+                            static_cast<double>(job.inputs);
+  for_each_part(panels * blocks, operations, [&](std::size_t part) {
+    const std::size_t begin = part % blocks * outputs_per_part;
+    const std::size_t panel = part / blocks;
+    kernel.weight_gradient(job, begin, std::min(job.outputs, begin + outputs_per_part), panel,
+                           panel + 1);
+  });
+}
+
+}  // namespace detail
+
 // For each subtree, the slice of its gradient at `offset`, outputs × inputs, = sum over its leaves'
-// samples of d_yᵀ x, in their tree.
+// samples of d_yᵀ x, in their tree; or, where the subtree says so, the parameters there move by it.
 template <class T>
 void weight_gradients(MatrixView<const T> d_y, MatrixView<const T> x,
                       std::span<const SubtreeGradient<T>> subtrees, std::size_t offset,
                       std::span<T> scratch) {
-  constexpr std::size_t kStripsPerPart = 8;
-  const Kernels<T>& kernel = kernels<T>();
-  WeightGradient<T> job{.rows = x.rows, .outputs = d_y.cols, .inputs = x.cols};
-  T* packed_x = scratch.data();
-  T* packed_d_y = packed_x + x.rows * round_up(x.cols, kernel.panel_width);
-  pack_all_columns(x, kernel.panel_width, packed_x);
-  pack_all_columns(d_y, kernel.tile_outputs, packed_d_y);
-  job.x = packed_x;
-  job.d_y = packed_d_y;
-
-  const std::size_t panels = round_up(x.cols, kernel.panel_width) / kernel.panel_width;
-  const std::size_t strips = round_up(d_y.cols, kernel.tile_outputs) / kernel.tile_outputs;
-  const std::size_t blocks = round_up(strips, kStripsPerPart) / kStripsPerPart;
+  WeightGradient<T> job{.outputs = d_y.cols, .inputs = x.cols};
+  bool packed = false;
   for (const SubtreeGradient<T>& subtree : subtrees) {
     assert(std::has_single_bit(subtree.leaf_rows.size() - 1) &&
            subtree.leaf_rows.size() - 1 <= kMaxLeaves);
-    job.leaf_rows = subtree.leaf_rows;
-    job.d_weights = subtree.gradient.data() + offset;
-    const std::size_t rows = subtree.leaf_rows.back() - subtree.leaf_rows.front();
-    const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(d_y.cols) *
-                              static_cast<double>(x.cols);
-    for_each_part(panels * blocks, operations, [&](std::size_t part) {
-      const std::size_t begin = part % blocks * kStripsPerPart;
-      kernel.gradient_panel(job, begin, std::min(strips, begin + kStripsPerPart), part / blocks);
-    });
+    Update<T> update;
+    job.leaf_rows = detail::without_absent_halves(subtree.leaf_rows);
+    if (subtree.update != nullptr) {
+      update = subtree.update->at(offset, false);
+      job.update = &update;
+    } else {
+      job.d_weights = subtree.gradient.data() + offset;
+    }
+    if (detail::fits_slots(job.leaf_rows)) {
+      detail::gradient_in_slots(d_y, x, scratch.data(), job);
+      packed = false;
+      continue;
+    }
+    if (!packed) detail::pack_factors(d_y, x, scratch.data(), job);
+    packed = true;
+    detail::gradient_in_tiles(job);
   }
 }
 

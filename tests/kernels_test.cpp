@@ -161,6 +161,10 @@ TYPED_TEST(KernelsTest, WeightGradientIsTheLeafTreeBitByBit) {
       {0, 9},                       // one leaf
       {0, 3, 3, 10, 12},            // an empty leaf inside
       {0, 0, 0, 0, 0, 0, 0, 0, 1},  // stochastic descent: all but the last empty
+      {0, 1, 2, 3, 5, 6, 7, 8, 10},  // a sample or two a leaf
+      {3, 3, 7, 11, 11, 12, 15, 15, 15},
+      {2, 6, 7, 7, 7},
+      {0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2},  // more leaves than have slots
       {2, 14, 27, 39, 52, 64, 77, 89, 100},
       {0, 1100, 2200},  // leaves longer than a block
       {5, 5, 5}};       // nothing at all
@@ -303,44 +307,102 @@ TYPED_TEST(KernelsTest, NotANumberComesThrough) {
   });
 }
 
+// 256 parameters and moments, and a rule in whose formula every constant counts.
+template <class T>
+struct Moving {
+  explicit Moving(UpdateRule rule, std::size_t count = 256) : w(count), m1(count), m2(count) {
+    fill_uniform(w.span(), 9);
+    fill_uniform(m1.span(), 11);
+    for (T& x : m2.span()) x = T{0.5};
+    u.rule = rule;
+    u.parameters = w.data();
+    u.moment1 = rule == UpdateRule::momentum || rule == UpdateRule::adam ? m1.data() : nullptr;
+    u.moment2 = rule == UpdateRule::sgd || rule == UpdateRule::momentum ? nullptr : m2.data();
+    u.per_sample = T(1) / 3;
+    u.l1 = T(0.01);
+    u.l2 = T(0.1);
+    u.step_size = T(0.1);
+    u.keep1 = T(0.9);
+    u.take1 = T(0.1);
+    u.keep2 = T(0.99);
+    u.take2 = T(0.01);
+    u.correction2 = T(1.5);
+    u.epsilon = T(1e-8);
+  }
+
+  std::vector<std::byte> bytes() const {
+    std::vector<std::byte> all;
+    for (const AlignedBuffer<T>* buffer : {&w, &m1, &m2}) {
+      const auto one = bytes_of(buffer->span());
+      all.insert(all.end(), one.begin(), one.end());
+    }
+    return all;
+  }
+
+  AlignedBuffer<T> w, m1, m2;
+  Update<T> u;
+};
+
+constexpr std::array kAllRules = {UpdateRule::sgd, UpdateRule::momentum, UpdateRule::adagrad,
+                                  UpdateRule::rmsprop, UpdateRule::adam};
+
 TYPED_TEST(KernelsTest, UpdatesAreTheSameBitsOnEveryInstructionSet) {
   using T = TypeParam;
-  for (const UpdateRule rule : {UpdateRule::sgd, UpdateRule::momentum, UpdateRule::adagrad,
-                                UpdateRule::rmsprop, UpdateRule::adam}) {
+  AlignedBuffer<T> g(256);
+  fill_uniform(g.span(), 10);
+  for (const UpdateRule rule : kAllRules) {
     std::vector<std::byte> first;
     double first_squares = 0;
     with_each_instruction_set([&] {
-      AlignedBuffer<T> w(256), g(256), m1(256), m2(256);
-      fill_uniform(w.span(), 9);
-      fill_uniform(g.span(), 10);
-      fill_uniform(m1.span(), 11);
-      for (T& x : m2.span()) x = T{0.5};
-      Update<T> u;
-      u.rule = rule;
-      u.count = 256;
-      u.parameters = w.data();
-      u.gradient = g.data();
-      u.moment1 = m1.data();
-      u.moment2 = m2.data();
-      u.per_sample = T(1) / 3;
-      u.l1 = T(0.01);
-      u.l2 = T(0.1);
-      u.step_size = T(0.1);
-      u.keep1 = T(0.9);
-      u.take1 = T(0.1);
-      u.keep2 = T(0.99);
-      u.take2 = T(0.01);
-      u.correction2 = T(1.5);
-      u.epsilon = T(1e-8);
-      const double squares = kernels<T>().update(u);
-      const auto bytes = bytes_of(std::as_const(w).span());
+      Moving<T> moving(rule);
+      kernels<T>().update(moving.u, g.data(), 256);
+      const double squares = kernels<T>().sum_of_squares(g.data(), 256, T(1) / 3);
       if (first.empty()) {
-        first = bytes;
+        first = moving.bytes();
         first_squares = squares;
       }
-      EXPECT_EQ(bytes, first);
+      EXPECT_EQ(moving.bytes(), first);
       EXPECT_EQ(squares, first_squares);
     });
+  }
+}
+
+TYPED_TEST(KernelsTest, ParametersThatMoveWithTheirGradientEndAtTheSameBits) {
+  using T = TypeParam;
+  constexpr std::size_t kOutputs = 29;
+  for (const std::size_t inputs : {43u, 64u}) {
+    const std::size_t count = round_up(kOutputs * inputs, kLanes);
+    // As the factors stand, and packed; the number of leaves as well.
+    for (const auto& rows : {std::vector<std::size_t>{0, 0, 1, 1, 1}, {0, 2, 3, 3, 10},
+                             {0, 12, 25, 37, 50, 62, 75, 87, 100}, {7, 7}}) {
+      const auto d_y = uniform_matrix<T>(100, kOutputs, 6);
+      const auto x = uniform_matrix<T>(100, inputs, 7);
+      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(100, kOutputs, inputs));
+      const auto run = [&](const SubtreeGradient<T>& subtree) {
+        const std::size_t all = rows.back();
+        weight_gradients<T>(d_y.view().top(all), x.view().top(all), std::span(&subtree, 1), 0,
+                            scratch.span());
+      };
+      for (const UpdateRule rule : kAllRules) {
+        with_each_instruction_set([&] {
+          AlignedBuffer<T> gradient(count);
+          Moving<T> after(rule, count);
+          run({rows, gradient.span()});
+          kernels<T>().update(after.u, gradient.data(), count);
+          Moving<T> at_once(rule, count);
+          run({rows, {}, &at_once.u});
+          const auto bytes = [&](const Moving<T>& moving) {  // the padding is no part of it
+            std::vector<std::byte> all;
+            for (const AlignedBuffer<T>* buffer : {&moving.w, &moving.m1, &moving.m2}) {
+              const auto one = bytes_of(buffer->span().first(kOutputs * inputs));
+              all.insert(all.end(), one.begin(), one.end());
+            }
+            return all;
+          };
+          EXPECT_EQ(bytes(at_once), bytes(after)) << inputs << " inputs, " << rows.back() << " rows";
+        });
+      }
+    }
   }
 }
 

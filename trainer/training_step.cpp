@@ -44,7 +44,8 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
                       leaf_correct);
   }
   const auto [gradient, stopped] = reduction_.sum(bounds_.present(), stop);
-  const double squares = optimizer.update(step, batch.size(), parameters, gradient);
+  const double squares = optimizer.mean_gradient_squares(batch.size(), gradient);
+  optimizer.update(step, batch.size(), parameters, gradient);
   return {std::sqrt(squares), stopped};
 }
 

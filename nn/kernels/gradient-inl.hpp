@@ -9,174 +9,223 @@
 
 #include <hwy/highway.h>
 
-#include <bit>
-
-#include "nn/kernels/product-inl.hpp"
+#include "nn/kernels/tile-inl.hpp"
+#include "nn/kernels/update-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// The binary tree over the leaves of a subtree, walked leaf by leaf as a counter counts: slot k
-// holds the sum of a finished node of 2^k leaves that waits for its right sibling. `Node` is a tile
-// in registers; `Slot` its place in the first-level cache. An absent node leaves its sibling as is.
-template <class Node, class Slot>
-class LeafCounter {
+// A subtree of this many leaves is summed by code that is unrolled for it: its partial sums have
+// registers or places on the stack that are known beforehand, and its branches are as predictable
+// as the batch is.
+inline constexpr std::size_t kUnrolledLeaves = 8;
+
+// The bounds of a subtree's leaves, with empty leaves added up to kUnrolledLeaves: an empty leaf
+// changes no sum.
+class LeafRows {
  public:
-  // Takes in the next leaf. Returns with `node` the sum of the node that this leaf completes.
-  HWY_INLINE void take(Node& node, bool present) {
+  HWY_INLINE explicit LeafRows(std::span<const std::size_t> bounds)
+      : bounds_(bounds.data()), count_(bounds.size() - 1) {
+    if (count_ >= kUnrolledLeaves) return;
+    std::copy(bounds.begin(), bounds.end(), padded_);
+    std::fill(padded_ + bounds.size(), padded_ + kUnrolledLeaves + 1, bounds.back());
+    bounds_ = padded_;
+    count_ = kUnrolledLeaves;
+  }
+  LeafRows(const LeafRows&) = delete;
+  LeafRows& operator=(const LeafRows&) = delete;
+
+  HWY_INLINE std::size_t count() const { return count_; }
+  HWY_INLINE std::size_t begin(std::size_t leaf) const { return bounds_[leaf]; }
+  HWY_INLINE bool any_in(std::size_t leaf, std::size_t leaves) const {
+    return bounds_[leaf] < bounds_[leaf + leaves];
+  }
+
+ private:
+  const std::size_t* bounds_;
+  std::size_t count_;
+  std::size_t padded_[kUnrolledLeaves + 1];
+};
+
+// node = the sum over leaves [first, first + kLeaves), of which at least one has samples.
+// sum_rows(begin, end, node) gives the sum over the samples of one leaf.
+template <std::size_t kLeaves, class Node, class SumRows>
+HWY_INLINE void sum_unrolled(const LeafRows& leaves, std::size_t first, const SumRows& sum_rows,
+                             Node& node) {
+  if constexpr (kLeaves == 1) {
+    sum_rows(leaves.begin(first), leaves.begin(first + 1), node);
+  } else {
+    constexpr std::size_t kHalf = kLeaves / 2;
+    const bool left = leaves.any_in(first, kHalf);
+    if (left) sum_unrolled<kHalf>(leaves, first, sum_rows, node);
+    if (leaves.any_in(first + kHalf, kHalf)) {
+      Node right;
+      sum_unrolled<kHalf>(leaves, first + kHalf, sum_rows, right);
+      if (left) right.add(node);
+      node = right;
+    }
+  }
+}
+
+// The binary tree over the unrolled subtrees, walked as a counter counts: slot k holds the sum of a
+// finished node of 2^k of them that waits for its right sibling.
+template <class T, std::size_t kRows, std::size_t kVectors>
+class SubtreeCounter {
+ public:
+  using Node = Tile<T, kRows, kVectors>;
+
+  // Takes in the next subtree. Returns with `node` the sum of the node that it completes, and
+  // whether that has any samples.
+  HWY_INLINE bool take(Node& node, bool present) {
     std::size_t level = 0;
-    for (std::size_t leaf = leaf_++; leaf & 1; leaf >>= 1, ++level) {
+    for (std::size_t n = next_++; n & 1; n >>= 1, ++level) {
       if (waiting_ >> level & 1) {
         if (present) {
-          slots_[level].add_to(node);
+          node.add(slots_[level], Node::kColumns);
         } else {
-          slots_[level].load(node);
+          node.load(slots_[level], Node::kColumns);
         }
         present = true;
       }
       waiting_ &= ~(std::size_t{1} << level);
     }
     if (present) {
-      slots_[level].store(node);
+      node.store(slots_[level], Node::kColumns);
       waiting_ |= std::size_t{1} << level;
     }
-    top_ = level;
+    return present;
   }
-
-  // After 2^k leaves: the slot of the whole subtree, or null where every leaf was absent.
-  HWY_INLINE const Slot* whole() const { return waiting_ >> top_ & 1 ? &slots_[top_] : nullptr; }
 
  private:
-  std::size_t leaf_ = 0;
+  std::size_t next_ = 0;
   std::size_t waiting_ = 0;
-  std::size_t top_ = 0;
-  Slot slots_[kMaxTreeLevels + 1];
+  alignas(kAlignment) T slots_[kMaxTreeLevels + 1][kRows * Node::kColumns];
 };
 
-template <class T, std::size_t kRows, std::size_t kVectors>
-struct TileSlot {
-  static constexpr std::size_t kStride = kVectors * kRegister<T>;
-  alignas(kAlignment) T value[kRows * kStride];
-
-  HWY_INLINE void add_to(Tile<T, kRows, kVectors>& tile) const { tile.add(value, kStride); }
-  HWY_INLINE void load(Tile<T, kRows, kVectors>& tile) const {
-    tile.clear();
-    tile.add(value, kStride);
+// node = the sum over all leaves, 0 where none has samples.
+template <class T, std::size_t kRows, std::size_t kVectors, class SumRows>
+HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
+                           Tile<T, kRows, kVectors>& node) {
+  SubtreeCounter<T, kRows, kVectors> counter;
+  bool present = false;
+  for (std::size_t first = 0; first < leaves.count(); first += kUnrolledLeaves) {
+    present = leaves.any_in(first, kUnrolledLeaves);
+    if (present) sum_unrolled<kUnrolledLeaves>(leaves, first, sum_rows, node);
+    if (leaves.count() > kUnrolledLeaves) present = counter.take(node, present);
   }
-  HWY_INLINE void store(const Tile<T, kRows, kVectors>& tile) { tile.store(value, kStride); }
+  if (!present) node.clear();
+}
+
+// Sums the products over the samples of one leaf, in blocks; most leaves are one.
+template <class T>
+struct LeafProducts {
+  const T* d_y;
+  std::size_t d_y_step;
+  const T* x;
+  std::size_t x_step;
+
+  template <class Node>
+  HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
+    sum_block(begin, end, node);
+    for (std::size_t row = begin + kDepthBlock; HWY_UNLIKELY(row < end); row += kDepthBlock) {
+      Node block;
+      sum_block(row, end, block);
+      block.add(node);
+      node = block;
+    }
+  }
+
+  template <class Node>
+  HWY_INLINE void sum_block(std::size_t row, std::size_t end, Node& node) const {
+    node.multiply(std::min(kDepthBlock, end - row),
+                  {d_y + row * d_y_step, 1, d_y_step, x + row * x_step, x_step, 0});
+  }
 };
 
-// to = from, for the columns of a panel; a whole panel without a call.
-template <class T>
-HWY_INLINE void copy_columns(const T* from, std::size_t cols, T* to) {
-  if (cols != kPanel<T>) {
-    std::copy_n(from, cols, to);
-    return;
-  }
-  LOCKSTEP_UNROLL for (std::size_t v = 0; v < kTileVectors; ++v) {
-    hn::StoreU(hn::LoadU(Tag<T>(), from + v * kRegister<T>), Tag<T>(), to + v * kRegister<T>);
-  }
-}
+// kRows outputs, from `output` on, by kVectors registers of one panel.
+template <std::size_t kRows, std::size_t kVectors, class T>
+void gradient_tile(const WeightGradient<T>& job, std::size_t output,
+                   std::size_t panel) {
+  const T* d_y = job.d_y + output / kTileRows * job.d_y_strip + output % kTileRows;
+  const T* x = job.x + panel * job.x_panel;
+  Tile<T, kRows, kVectors> tile;
+  const LeafProducts<T> sum_rows{d_y, job.d_y_step, x, job.x_step};
+  sum_leaves(LeafRows(job.leaf_rows), sum_rows, tile);
 
-template <class T>
-void pack_columns(MatrixView<const T> matrix, std::size_t col, std::size_t width, T* packed) {
-  const std::size_t cols = std::min(width, matrix.cols - col);
-  for (std::size_t i = 0; i < matrix.rows; ++i, packed += width) {
-    if (cols == kPanel<T> && width == kPanel<T>) {
-      copy_columns(matrix.row(i) + col, cols, packed);
-      continue;
-    }
-    std::copy_n(matrix.row(i) + col, cols, packed);
-    std::fill(packed + cols, packed + width, T{0});
-  }
-}
-
-// One strip of outputs by kVectors registers of one panel: all leaves, then the result is written.
-template <std::size_t kVectors, class T>
-HWY_INLINE void gradient_tile(const WeightGradient<T>& job, std::size_t strip, std::size_t panel) {
-  using Slot = TileSlot<T, kTileRows, kVectors>;
-  const T* d_y = job.d_y + strip * job.rows * kTileRows;
-  const T* x = job.x + panel * job.rows * kPanel<T>;
-  LeafCounter<Tile<T, kTileRows, kVectors>, Slot> counter;
-  for (std::size_t leaf = 0; leaf + 1 < job.leaf_rows.size(); ++leaf) {
-    const std::size_t begin = job.leaf_rows[leaf];
-    const std::size_t end = job.leaf_rows[leaf + 1];
-    Tile<T, kTileRows, kVectors> tile;
-    tile.clear();
-    Slot earlier_blocks;
-    for (std::size_t row = begin; row < end; row += kDepthBlock) {
-      if (row > begin) {
-        earlier_blocks.store(tile);
-        tile.clear();
-      }
-      tile.multiply(std::min(kDepthBlock, end - row), d_y + row * kTileRows, 1, kTileRows,
-                    x + row * kPanel<T>, kPanel<T>);
-      if (row > begin) earlier_blocks.add_to(tile);
-    }
-    counter.take(tile, begin < end);
-  }
-
-  const std::size_t output = strip * kTileRows;
   const std::size_t col = panel * kPanel<T>;
-  const std::size_t cols = std::min(kPanel<T>, job.inputs - col);
-  const Slot* whole = counter.whole();
-  for (std::size_t r = 0; r < std::min(kTileRows, job.outputs - output); ++r) {
-    T* out = job.d_weights + (output + r) * job.inputs + col;
-    if (whole != nullptr) {
-      copy_columns(whole->value + r * Slot::kStride, cols, out);
-    } else {
-      std::fill_n(out, cols, T{0});
+  const std::size_t cols = std::min(tile.kColumns, job.inputs - col);
+  const std::size_t at = output * job.inputs + col;
+  if (job.update != nullptr) {
+    alignas(kAlignment) T gradient[kRows * tile.kColumns];
+    tile.store(gradient, tile.kColumns);
+    update_rows(*job.update, gradient, kRows, tile.kColumns, cols, at, job.inputs);
+  } else if (cols == tile.kColumns) {
+    tile.store(job.d_weights + at, job.inputs);
+  } else {
+    alignas(kAlignment) T gradient[kRows * tile.kColumns];
+    tile.store(gradient, tile.kColumns);
+    for (std::size_t r = 0; r < kRows; ++r) {
+      std::copy_n(gradient + r * tile.kColumns, cols, job.d_weights + at + r * job.inputs);
     }
   }
 }
 
-// Picks the tile that is just wide enough for the panel's columns.
-template <std::size_t kVectors, class T>
-HWY_INLINE void gradient_strips(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
-                                std::size_t panel) {
-  if constexpr (kVectors > 1) {
-    if (job.inputs - panel * kPanel<T> <= (kVectors - 1) * kRegister<T>) {
-      return gradient_strips<kVectors - 1>(job, begin, end, panel);
-    }
+// Outputs [begin, end) in tiles of kRows, then what is left in tiles of half that many.
+template <std::size_t kRows, std::size_t kVectors, class T>
+HWY_INLINE void gradient_tiles(const WeightGradient<T>& job,
+                               std::size_t begin, std::size_t end, std::size_t panel) {
+  for (; begin + kRows <= end; begin += kRows) {
+    gradient_tile<kRows, kVectors>(job, begin, panel);
   }
-  for (std::size_t strip = begin; strip < end; ++strip) gradient_tile<kVectors>(job, strip, panel);
+  if constexpr (kRows > 1) {
+    if (begin < end) gradient_tiles<kRows / 2, kVectors>(job, begin, end, panel);
+  }
 }
 
 template <class T>
-void gradient_panel(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
-                    std::size_t panel) {
-  gradient_strips<kTileVectors>(job, begin, end, panel);
+void weight_gradient(const WeightGradient<T>& job, std::size_t output_begin, std::size_t output_end,
+                     std::size_t panel_begin, std::size_t panel_end) {
+  for (std::size_t panel = panel_begin; panel < panel_end; ++panel) {
+    if (job.inputs - panel * kPanel<T> <= kRegister<T>) {
+      gradient_tiles<kTileRows, 1>(job, output_begin, output_end, panel);
+    } else {
+      gradient_tiles<kTileRows, kTileVectors>(job, output_begin, output_end, panel);
+    }
+  }
 }
+
+// Sums a group of columns over the samples of one leaf, in blocks.
+template <class T>
+struct LeafColumns {
+  const T* columns;
+  std::size_t stride;
+
+  template <class Node>
+  HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
+    for (std::size_t block = begin; block < end; block += kDepthBlock) {
+      Node part;
+      part.clear();
+      for (std::size_t row = block; row < std::min(end, block + kDepthBlock); ++row) {
+        part.add(columns + row * stride, 0);
+      }
+      if (block > begin) part.add(node);
+      node = part;
+    }
+  }
+};
 
 // The bias is a weight whose input is one: the same tree over a column of ones.
 template <class T>
 void bias_gradient(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias) {
-  const Tag<T> d;
-  using Slot = TileSlot<T, 1, 1>;
-  for (std::size_t col = 0; col < d_y.cols; col += kRegister<T>) {
-    LeafCounter<Tile<T, 1, 1>, Slot> counter;
-    for (std::size_t leaf = 0; leaf + 1 < leaf_rows.size(); ++leaf) {
-      const std::size_t begin = leaf_rows[leaf];
-      const std::size_t end = leaf_rows[leaf + 1];
-      Tile<T, 1, 1> tile;
-      tile.clear();
-      for (std::size_t block = begin; block < end; block += kDepthBlock) {
-        const auto earlier_blocks = tile.sum[0][0];
-        tile.clear();
-        for (std::size_t row = block; row < std::min(end, block + kDepthBlock); ++row) {
-          tile.sum[0][0] = hn::Add(tile.sum[0][0], hn::Load(d, d_y.row(row) + col));
-        }
-        if (block > begin) tile.sum[0][0] = hn::Add(earlier_blocks, tile.sum[0][0]);
-      }
-      counter.take(tile, begin < end);
-    }
-    const std::size_t cols = std::min(kRegister<T>, d_y.cols - col);
-    if (const Slot* whole = counter.whole()) {
-      std::copy_n(whole->value, cols, d_bias + col);
-    } else {
-      std::fill_n(d_bias + col, cols, T{0});
-    }
+  using Sum = Tile<T, 1, kRegisters<T>>;
+  for (std::size_t col = 0; col < d_y.cols; col += kLanes) {
+    const LeafColumns<T> sum_rows{d_y.data + col, d_y.stride};
+    Sum sum;
+    sum_leaves(LeafRows(leaf_rows), sum_rows, sum);
+    alignas(kAlignment) T lanes[kLanes];
+    sum.store(lanes, kLanes);
+    std::copy_n(lanes, std::min(kLanes, d_y.cols - col), d_bias + col);
   }
 }
 

@@ -20,8 +20,10 @@
 
 #include "nn/kernels/gradient-inl.hpp"
 #include "nn/kernels/loss-inl.hpp"
+#include "nn/kernels/pack-inl.hpp"
 #include "nn/kernels/pointwise-inl.hpp"
 #include "nn/kernels/product-inl.hpp"
+#include "nn/kernels/slots-inl.hpp"
 #include "nn/kernels/update-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -33,15 +35,19 @@ const Kernels<T>& table() {
   static const Kernels<T> kernels{hwy::TargetName(HWY_TARGET),
                                   kPanel<T>,
                                   kTileRows,
-                                  product_panel<T>,
-                                  pack_columns<T>,
-                                  gradient_panel<T>,
+                                  product_panels<T>,
+                                  pack_panels<T>,
+                                  pack_strips<T>,
+                                  weight_gradient<T>,
+                                  pack_slots<T>,
+                                  slot_gradient<T>,
                                   bias_gradient<T>,
                                   activate<T>,
                                   activation_backward<T>,
                                   cross_entropy<T>,
                                   mean_squared_error<T>,
                                   update<T>,
+                                  sum_of_squares<T>,
                                   log_of<T>};
   return kernels;
 }

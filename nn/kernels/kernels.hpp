@@ -26,6 +26,9 @@ namespace lockstep::nn {
 
 inline constexpr std::size_t kDepthBlock = 512;
 
+// Panels of one call of product_panels.
+inline constexpr std::size_t kPanelsAtOnce = 4;
+
 // A leaf tree is at most this deep.
 inline constexpr std::size_t kMaxTreeLevels = 12;
 inline constexpr std::size_t kMaxLeaves = std::size_t{1} << kMaxTreeLevels;
@@ -43,33 +46,16 @@ struct Product {
   T slope = 0;                               // of leaky_relu
 };
 
-// The gradient of a dense layer's weights or bias over one subtree of leaves:
-// d_weights[i, j] = sum over rows m of d_y[m, i] x[m, j], leaf by leaf, leaves in the binary tree.
-// Leaf l of the subtree holds rows [leaf_rows[l], leaf_rows[l + 1]); empty leaves are no part of
-// it.
-// The factors come packed (pack_columns), so that the sums run through consecutive memory.
-template <class T>
-struct WeightGradient {
-  const T* d_y = nullptr;  // strips of tile_outputs columns of d_y, each rows × tile_outputs
-  const T* x = nullptr;    // panels of panel_width columns of x, each rows × panel_width
-  std::size_t rows = 0;
-  std::size_t outputs = 0;
-  std::size_t inputs = 0;
-  std::span<const std::size_t> leaf_rows = {};  // 2^k + 1 bounds
-  T* d_weights = nullptr;                       // outputs × inputs, no padding; written (=)
-};
-
 enum class UpdateRule { sgd, momentum, adagrad, rmsprop, adam };
 
-// One update of `count` consecutive parameters. The formulas stand in nn/optimizer.hpp.
+// How parameters move in one update. The formulas stand in nn/optimizer.hpp.
 template <class T>
 struct Update {
   UpdateRule rule = UpdateRule::sgd;
   bool epsilon_inside_root = false;
-  std::size_t count = 0;
+  bool penalise_biases = false;
   T* parameters = nullptr;
-  const T* gradient = nullptr;  // summed over the batch
-  T* moment1 = nullptr;         // null where the rule has none
+  T* moment1 = nullptr;  // null where the rule has none
   T* moment2 = nullptr;
   T per_sample = 1;  // 1 / samples: the gradient is multiplied by it, here and nowhere else
   T l1 = 0;          // gradient += l1 sign(w) + l2 w
@@ -81,22 +67,72 @@ struct Update {
   T take2 = 0;
   T correction2 = 1;  // Adam: 1 / (1 - beta2^t), on the second moment
   T epsilon = 0;
+
+  // The same for the parameters of one tensor, `offset` elements further on.
+  Update at(std::size_t offset, bool is_bias) const {
+    Update u = *this;
+    u.parameters += offset;
+    if (moment1 != nullptr) u.moment1 += offset;
+    if (moment2 != nullptr) u.moment2 += offset;
+    if (is_bias && !penalise_biases) u.l1 = u.l2 = 0;
+    return u;
+  }
 };
+
+// The gradient of a dense layer's weights over one subtree of leaves:
+// d_weights[i, j] = sum over rows m of d_y[m, i] x[m, j], leaf by leaf, leaves in the binary tree.
+// Leaf l of the subtree holds rows [leaf_rows[l], leaf_rows[l + 1]); empty leaves are no part of it.
+//
+// The factors may stand where they are or be packed, so that the sums run through consecutive
+// memory. d_y[m, i] is d_y[i / tile_outputs * d_y_strip + m * d_y_step + i % tile_outputs], and
+// x[m, j] is x[j / panel_width * x_panel + m * x_step + j % panel_width].
+template <class T>
+struct WeightGradient {
+  const T* d_y = nullptr;
+  std::size_t d_y_strip = 0, d_y_step = 0;
+  const T* x = nullptr;
+  std::size_t x_panel = 0, x_step = 0;
+  std::size_t outputs = 0;
+  std::size_t inputs = 0;
+  std::span<const std::size_t> leaf_rows = {};  // 2^k + 1 bounds
+  // outputs × inputs, no padding. Written (=), unless there is an update: then d_weights stays as it
+  // is, and the parameters move by the gradient at once.
+  T* d_weights = nullptr;
+  const Update<T>* update = nullptr;
+  // In slots (slot_gradient): bit l * kSlotsPerLeaf + i is set if leaf l has more than i samples.
+  std::uint32_t slots = 0;
+};
+
+// slot_gradient's limits: leaves of a subtree, and samples of a leaf.
+inline constexpr std::size_t kSlotLeaves = 8;
+inline constexpr std::size_t kSlotsPerLeaf = 4;
 
 template <class T>
 struct Kernels {
   std::string_view instruction_set;  // "AVX2", "AVX3" (AVX-512), "NEON"
-  std::size_t panel_width;           // columns that one product_panel or gradient_panel works on
-  std::size_t tile_outputs;          // outputs of one strip of a gradient_panel
+  std::size_t panel_width;           // columns of a product or inputs of a weight gradient in a tile
+  std::size_t tile_outputs;          // outputs of a weight gradient in a tile
 
-  // Rows [row_begin, row_end) of the columns [panel, panel + 1) * panel_width of the product.
-  void (*product_panel)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
-                        std::size_t panel);
-  // packed[i * width + j] = column col + j of row i of the matrix, zero beyond its last column.
-  void (*pack_columns)(MatrixView<const T>, std::size_t col, std::size_t width, T* packed);
-  // Strips [begin, end) of tile_outputs outputs, for the input columns of one panel.
-  void (*gradient_panel)(const WeightGradient<T>&, std::size_t begin, std::size_t end,
-                         std::size_t panel);
+  // Rows [row_begin, row_end) of the columns of `panels` panels, at most kPanelsAtOnce.
+  void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
+                         std::size_t panel, std::size_t panels);
+  // Columns [begin, end) of the matrix brought into the order that WeightGradient tells of, with
+  // steps of panel_width or tile_outputs, and panels or strips of as many steps as the matrix has
+  // rows. `begin` is that of a panel or strip; `end` that of another, or the last column.
+  void (*pack_panels)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
+  void (*pack_strips)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
+  // Outputs [output_begin, output_end) for the inputs of panels [panel_begin, panel_end);
+  // output_begin is a multiple of tile_outputs.
+  void (*weight_gradient)(const WeightGradient<T>&, std::size_t output_begin,
+                          std::size_t output_end, std::size_t panel_begin, std::size_t panel_end);
+  // The same for a few samples, which stand in slots (slots-inl.hpp): pack_slots() puts samples
+  // [begin, end) into the slots from `slot` on; packed_d_y has room for kSlotLeaves * kSlotsPerLeaf
+  // rows of d_y rounded up to kLanes columns, packed_x of x rounded up to panel_width.
+  // output_begin is even.
+  void (*pack_slots)(MatrixView<const T> d_y, MatrixView<const T> x, std::size_t begin,
+                     std::size_t end, std::size_t slot, T* packed_d_y, T* packed_x);
+  void (*slot_gradient)(const WeightGradient<T>&, std::size_t output_begin,
+                        std::size_t output_end);
   // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.
   void (*bias_gradient)(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias);
 
@@ -113,9 +149,11 @@ struct Kernels {
   void (*mean_squared_error)(MatrixView<const T> y, MatrixView<const T> t, T* loss,
                              MatrixView<T> d_y);
 
-  // Applies an update; returns the sum of squares of the mean gradient, penalties left out,
-  // added up over kLanes lanes in T.
-  double (*update)(const Update<T>&);
+  // Moves `count` consecutive parameters by their gradient's sum over the batch; count is a multiple
+  // of kLanes.
+  void (*update)(const Update<T>&, const T* gradient, std::size_t count);
+  // Sum of (scale * v)^2, added up over kLanes lanes in T; count is a multiple of kLanes.
+  double (*sum_of_squares)(const T* values, std::size_t count, T scale);
 
   // Natural logarithm of one positive number, the same bits everywhere (libm's are not).
   T (*log)(T);

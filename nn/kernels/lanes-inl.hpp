@@ -9,8 +9,13 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "nn/kernels/kernels.hpp"
+
+// Attributes of a lambda in a kernel: compiled for the same instruction set as the function around
+// it, and a part of it.
+#define LOCKSTEP_LAMBDA HWY_ATTR __attribute__((always_inline))
 
 // Loops over registers must vanish, or the registers would have addresses.
 #if HWY_COMPILER_CLANG
@@ -34,6 +39,15 @@ template <class T>
 inline constexpr std::size_t kRegister = hn::MaxLanes(Tag<T>());  // elements of a register
 template <class T>
 inline constexpr std::size_t kRegisters = kLanes / kRegister<T>;  // registers of a group of lanes
+
+// f(0), …, f(kCount - 1), each argument a constant: for arrays of registers, which a compiler keeps in
+// registers only where it sees every index before it thinks about loops.
+template <std::size_t kCount, class F>
+HWY_INLINE void unrolled(const F& f) {
+  [&]<std::size_t... I>(std::index_sequence<I...>) LOCKSTEP_LAMBDA {
+    (f(std::integral_constant<std::size_t, I>{}), ...);
+  }(std::make_index_sequence<kCount>{});
+}
 
 // kLanes partial sums, held in as many registers as they need.
 template <class T>

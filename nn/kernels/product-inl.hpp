@@ -8,224 +8,133 @@
 
 #include <hwy/highway.h>
 
-#include "nn/kernels/lanes-inl.hpp"
+#include "nn/kernels/pack-inl.hpp"
 #include "nn/kernels/pointwise-inl.hpp"
+#include "nn/kernels/tile-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// A tile of kTileRows × kTileVectors registers is summed at once: as many as the processor has,
-// less those that hold the factors. Its shape decides speed only, never a bit.
-#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-inline constexpr std::size_t kTileRows = 12;
-inline constexpr std::size_t kTileVectors = 2;
-#elif HWY_ARCH_X86
-inline constexpr std::size_t kTileRows = 6;
-inline constexpr std::size_t kTileVectors = 2;
-#else
-inline constexpr std::size_t kTileRows = 6;
-inline constexpr std::size_t kTileVectors = 4;
-#endif
-
-template <class T>
-inline constexpr std::size_t kPanel = kTileVectors* kRegister<T>;  // columns of a tile
-
-template <class T, std::size_t kRows, std::size_t kVectors>
-struct Tile {
-  Vector<T> sum[kRows][kVectors];
-
-  HWY_INLINE void clear() {
-    LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRows; ++r) {
-      LOCKSTEP_UNROLL for (std::size_t v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(Tag<T>());
-    }
-  }
-
-  // sum[r, :] += sum over p of a[r, p] b[p, :]. Element (r, p) of a is a[r * a_row + p * a_step];
-  // rows of a are reached from every third one, which spares address registers.
-  HWY_INLINE void multiply(std::size_t depth, const T* HWY_RESTRICT a, std::size_t a_row,
-                           std::size_t a_step, const T* HWY_RESTRICT b, std::size_t b_stride) {
-    const Tag<T> d;
-    constexpr std::size_t kBases = (kRows + 2) / 3;
-    const T* base[kBases];
-    LOCKSTEP_UNROLL for (std::size_t i = 0; i < kBases; ++i) base[i] = a + 3 * i * a_row;
-    for (std::size_t p = 0; p < depth; ++p) {
-      Vector<T> factor[kVectors];
-      LOCKSTEP_UNROLL for (std::size_t v = 0; v < kVectors; ++v) {
-        factor[v] = hn::LoadU(d, b + v * kRegister<T>);
-      }
-      LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRows; ++r) {
-        const Vector<T> broadcast = hn::Set(d, base[r / 3][(r % 3) * a_row]);
-        LOCKSTEP_UNROLL for (std::size_t v = 0; v < kVectors; ++v) {
-          sum[r][v] = hn::MulAdd(broadcast, factor[v], sum[r][v]);
-        }
-      }
-      LOCKSTEP_UNROLL for (std::size_t i = 0; i < kBases; ++i) base[i] += a_step;
-      b += b_stride;
-    }
-  }
-
-  HWY_INLINE void add(const T* c, std::size_t c_stride) {
-    LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRows; ++r) {
-      LOCKSTEP_UNROLL for (std::size_t v = 0; v < kVectors; ++v) {
-        sum[r][v] = hn::Add(hn::LoadU(Tag<T>(), c + r * c_stride + v * kRegister<T>), sum[r][v]);
-      }
-    }
-  }
-
-  HWY_INLINE void store(T* c, std::size_t c_stride) const {
-    LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRows; ++r) {
-      LOCKSTEP_UNROLL for (std::size_t v = 0; v < kVectors; ++v) {
-        hn::StoreU(sum[r][v], Tag<T>(), c + r * c_stride + v * kRegister<T>);
-      }
-    }
-  }
-};
-
-// panel[p * kPanel + j] = b[p, j] for the `cols` columns of the panel, zero beyond them.
-template <class T>
-HWY_INLINE void pack_rows(const T* b, std::size_t stride, std::size_t depth, std::size_t cols,
-                          T* panel) {
-  const Tag<T> d;
-  for (std::size_t p = 0; p < depth; ++p, b += stride, panel += kPanel<T>) {
-    if (cols == kPanel<T>) {
-      LOCKSTEP_UNROLL for (std::size_t v = 0; v < kTileVectors; ++v) {
-        hn::Store(hn::LoadU(d, b + v * kRegister<T>), d, panel + v * kRegister<T>);
-      }
-    } else {
-      std::copy_n(b, cols, panel);
-      std::fill(panel + cols, panel + kPanel<T>, T{0});
-    }
-  }
-}
-
-// Four rows of four become four columns, for float; other types go element by element.
-template <class T>
-HWY_INLINE void transpose_4x4(const T* b, std::size_t stride, T* out, std::size_t out_stride) {
-  if constexpr (std::is_same_v<T, float>) {
-    const hn::FixedTag<float, 4> d;
-    const hn::Repartition<double, decltype(d)> pairs;
-    const auto r0 = hn::LoadU(d, b);
-    const auto r1 = hn::LoadU(d, b + stride);
-    const auto r2 = hn::LoadU(d, b + 2 * stride);
-    const auto r3 = hn::LoadU(d, b + 3 * stride);
-    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
-    const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
-    const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
-    const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
-    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, out);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, out + out_stride);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, out + 2 * out_stride);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, out + 3 * out_stride);
-  } else {
-    for (std::size_t i = 0; i < 4; ++i) {
-      for (std::size_t j = 0; j < 4; ++j) out[i * out_stride + j] = b[j * stride + i];
-    }
-  }
-}
-
-// panel[p * kPanel + j] = b[j, p]: the same panel from a matrix stored transposed.
-template <class T>
-HWY_INLINE void pack_transposed(const T* b, std::size_t stride, std::size_t depth, std::size_t cols,
-                                T* panel) {
-  const std::size_t whole_cols = cols / 4 * 4;
-  const std::size_t whole_depth = depth / 4 * 4;
-  // A cache line of each of four rows is used up before the next four: rows may be a power of two
-  // apart, and then few of their lines fit into the cache together.
-  for (std::size_t line = 0; line < whole_depth; line += kLanes) {
-    const std::size_t line_end = std::min(line + kLanes, whole_depth);
-    for (std::size_t j = 0; j < whole_cols; j += 4) {
-      for (std::size_t p = line; p < line_end; p += 4) {
-        transpose_4x4(b + j * stride + p, stride, panel + p * kPanel<T> + j, kPanel<T>);
-      }
-    }
-  }
-  for (std::size_t p = 0; p < depth; ++p) {
-    const std::size_t from = p < whole_depth ? whole_cols : 0;
-    for (std::size_t j = from; j < cols; ++j) panel[p * kPanel<T> + j] = b[j * stride + p];
-    std::fill(panel + p * kPanel<T> + cols, panel + (p + 1) * kPanel<T>, T{0});
-  }
-}
-
-// What one block of the depth adds to one panel of c.
+// What one block of the depth adds to some panels of c.
 template <class T>
 struct PanelBlock {
-  const T* a;  // at the block's first column
-  std::size_t a_stride;
-  const T* panel;  // packed block of b
-  std::size_t depth;
-  T* c;  // at the panel's first column
-  std::size_t c_stride;
-  bool first, last;  // blocks of the depth
-  const T* bias;     // a padded copy for this panel, or null
+  MatrixView<const T> a;  // rows × depth of the block
+  const T* b;             // the block's rows of the first panel
+  std::size_t b_step, b_panel;
+  MatrixView<T> c;    // rows × columns of the panels
+  bool first, last;   // blocks of the depth
+  const T* bias;      // a padded copy for these panels, or null
+  Activation activation;
+  T slope;
 };
 
 template <std::size_t kRows, std::size_t kVectors, class T>
-HWY_INLINE void multiply_rows(const PanelBlock<T>& block, std::size_t row) {
+void multiply_tile(const PanelBlock<T>& block, std::size_t row, std::size_t panel) {
   Tile<T, kRows, kVectors> tile;
-  tile.clear();
-  tile.multiply(block.depth, block.a + row * block.a_stride, block.a_stride, 1, block.panel,
-                kPanel<T>);
-  T* c = block.c + row * block.c_stride;
-  if (!block.first) tile.add(c, block.c_stride);
-  if (block.last && block.bias != nullptr) tile.add(block.bias, 0);
-  tile.store(c, block.c_stride);
-}
-
-// Rows [row, end) in tiles of kRows, then what is left in tiles of half that many.
-template <std::size_t kRows, std::size_t kVectors, class T>
-HWY_INLINE void multiply_all_rows(const PanelBlock<T>& block, std::size_t row, std::size_t end) {
-  for (; row + kRows <= end; row += kRows) multiply_rows<kRows, kVectors>(block, row);
-  if constexpr (kRows > 1) {
-    if (row < end) multiply_all_rows<kRows / 2, kVectors>(block, row, end);
+  tile.multiply(block.a.cols, {block.a.row(row), block.a.stride, 1,
+                               block.b + panel * block.b_panel, block.b_step, block.b_panel});
+  const std::size_t col = panel * kPanel<T>;
+  T* c = block.c.row(row) + col;
+  if (!block.first) tile.add(c, block.c.stride);
+  if (block.last && block.bias != nullptr) tile.add(block.bias + col, 0);
+  tile.store(c, block.c.stride);
+  if (block.last && block.activation != Activation::none) {
+    activate(block.activation, block.slope,
+             MatrixView<T>{c, kRows, std::min(tile.kColumns, block.c.cols - col), block.c.stride});
   }
 }
 
-// Picks the tile that is just wide enough for `cols` columns.
-template <std::size_t kVectors, class T>
-HWY_INLINE void multiply_block(const PanelBlock<T>& block, std::size_t begin, std::size_t end,
-                               std::size_t cols) {
-  if constexpr (kVectors > 1) {
-    if (cols <= (kVectors - 1) * kRegister<T>) {
-      return multiply_block<kVectors - 1>(block, begin, end, cols);
+// kRows rows of every panel. Few rows take several panels at once, since one sum after the other in
+// the same register would wait for the multiply-add before it.
+template <std::size_t kRows, class T>
+HWY_INLINE void multiply_rows(const PanelBlock<T>& block, std::size_t row) {
+  constexpr std::size_t kRoom = kTileRows / kRows;  // panels whose sums fit in the registers
+  constexpr std::size_t kAtOnce = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
+  const std::size_t panels = (block.c.cols + kPanel<T> - 1) / kPanel<T>;
+  std::size_t panel = 0;
+  if constexpr (kAtOnce > 1) {
+    // Rows of c have room for whole groups of lanes, which may be less than the last panel.
+    const std::size_t whole_panels = std::min(panels, round_up(block.c.cols, kLanes) / kPanel<T>);
+    for (; panel + kAtOnce <= whole_panels; panel += kAtOnce) {
+      multiply_tile<kRows, kAtOnce * kTileVectors>(block, row, panel);
     }
   }
-  multiply_all_rows<kTileRows, kVectors>(block, begin, end);
+  for (; panel < panels; ++panel) {
+    if (block.c.cols - panel * kPanel<T> <= kRegister<T>) {
+      multiply_tile<kRows, 1>(block, row, panel);
+    } else {
+      multiply_tile<kRows, kTileVectors>(block, row, panel);
+    }
+  }
+}
+
+template <std::size_t kRows, class T>
+HWY_INLINE void multiply_up_to(const PanelBlock<T>& block, std::size_t row, std::size_t rows) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return multiply_up_to<kRows - 1>(block, row, rows);
+  }
+  multiply_rows<kRows>(block, row);
+}
+
+// Rows are shared out evenly among the fewest tiles: a tile of one or two rows at the end would take
+// nearly as long as a whole one.
+template <class T>
+void multiply_block(const PanelBlock<T>& block) {
+  const std::size_t rows = block.a.rows;
+  const std::size_t tiles = (rows + kTileRows - 1) / kTileRows;
+  for (std::size_t tile = 0, row = 0; tile < tiles; ++tile) {
+    const std::size_t end = (tile + 1) * rows / tiles;
+    multiply_up_to<kTileRows>(block, row, end - row);
+    row = end;
+  }
 }
 
 template <class T>
-void product_panel(const Product<T>& product, std::size_t row_begin, std::size_t row_end,
-                   std::size_t panel) {
+void product_panels(const Product<T>& product, std::size_t row_begin, std::size_t row_end,
+                    std::size_t panel, std::size_t panels) {
+  // Fewer rows than this do not repay the copying of b where it can be used as it stands.
+  constexpr std::size_t kRowsWorthPacking = 2 * kTileRows;
+  constexpr std::size_t kPanelSize = kDepthBlock * kPanel<T>;
   const std::size_t depth = product.a.cols;
   const std::size_t col = panel * kPanel<T>;
-  const std::size_t cols = std::min(kPanel<T>, product.c.cols - col);
-  alignas(kAlignment) T packed[kDepthBlock * kPanel<T>];
-  alignas(kAlignment) T bias[kPanel<T>] = {};
-  if (product.bias != nullptr) std::copy_n(product.bias + col, cols, bias);
+  const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
+  const bool in_place = !product.b_transposed && row_end - row_begin < kRowsWorthPacking &&
+                        cols == panels * kPanel<T>;
+  alignas(kAlignment) T packed[kPanelsAtOnce * kPanelSize];
+  alignas(kAlignment) T bias[kPanelsAtOnce * kPanel<T>];
+  if (product.bias != nullptr) {
+    std::copy_n(product.bias + col, cols, bias);
+    std::fill(bias + cols, bias + panels * kPanel<T>, T{0});
+  }
 
   for (std::size_t p = 0; p < depth; p += kDepthBlock) {
     const std::size_t length = std::min(kDepthBlock, depth - p);
-    if (product.b_transposed) {
-      pack_transposed(product.b + col * product.b_stride + p, product.b_stride, length, cols,
-                      packed);
+    PanelBlock<T> block{
+        .a = {product.a.row(row_begin) + p, row_end - row_begin, length, product.a.stride},
+        .b = packed,
+        .b_step = kPanel<T>,
+        .b_panel = kPanelSize,
+        .c = {product.c.row(row_begin) + col, row_end - row_begin, cols, product.c.stride},
+        .first = p == 0,
+        .last = p + length == depth,
+        .bias = product.bias == nullptr ? nullptr : bias,
+        .activation = product.activation,
+        .slope = product.slope};
+    if (in_place) {
+      block.b = product.b + p * product.b_stride + col;
+      block.b_step = product.b_stride;
+      block.b_panel = kPanel<T>;
+    } else if (product.b_transposed) {
+      for (std::size_t i = 0; i < panels; ++i) {
+        pack_transposed(product.b + (col + i * kPanel<T>)*product.b_stride + p, product.b_stride,
+                        length, std::min(kPanel<T>, cols - i * kPanel<T>), packed + i * kPanelSize);
+      }
     } else {
-      pack_rows(product.b + p * product.b_stride + col, product.b_stride, length, cols, packed);
+      pack_rows(product.b + p * product.b_stride + col, product.b_stride, length, cols, kPanelSize,
+                packed);
     }
-    const PanelBlock<T> block{product.a.data + p,
-                              product.a.stride,
-                              packed,
-                              length,
-                              product.c.data + col,
-                              product.c.stride,
-                              p == 0,
-                              p + length == depth,
-                              product.bias == nullptr ? nullptr : bias};
-    multiply_block<kTileVectors>(block, row_begin, row_end, cols);
-  }
-  if (product.activation != Activation::none) {
-    activate(
-        product.activation, product.slope,
-        MatrixView<T>{product.c.row(row_begin) + col, row_end - row_begin, cols, product.c.stride});
+    multiply_block(block);
   }
 }
 

@@ -1,4 +1,5 @@
-// Optimizer updates in one pass over flat buffers. Included once per instruction set.
+// Optimizer updates: parameters and moments are read and written once. Included once per instruction
+// set.
 #if defined(LOCKSTEP_NN_UPDATE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef LOCKSTEP_NN_UPDATE_INL
 #undef LOCKSTEP_NN_UPDATE_INL
@@ -14,99 +15,143 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// The rules, each for one register: the step that is taken off the parameters, with g the gradient.
-template <class T>
-struct Rule {
-  const Update<T>& u;
-  const Tag<T> d;
-
+// Moves the parameters of one register by one rule.
+template <UpdateRule kRule, class T>
+class Mover {
+ public:
   using V = Vector<T>;
 
-  HWY_INLINE V load(const T* moment, std::size_t i) const { return hn::LoadU(d, moment + i); }
-  HWY_INLINE void store(V v, T* moment, std::size_t i) const { hn::StoreU(v, d, moment + i); }
+  HWY_INLINE explicit Mover(const Update<T>& u) : u_(u), penalised_(u.l1 != T{0} || u.l2 != T{0}) {}
 
-  // keep * old + take * x
-  HWY_INLINE V blend(T keep, V old, T take, V x) const {
-    return hn::MulAdd(hn::Set(d, keep), old, hn::Mul(hn::Set(d, take), x));
+  // From the sum of the gradient over the batch. moment1 and moment2 are null where the rule has
+  // none.
+  HWY_INLINE void move(V gradient, T* parameters, T* moment1, T* moment2) const {
+    V g = hn::Mul(gradient, set(u_.per_sample));
+    const V w = hn::LoadU(d_, parameters);
+    if (penalised_) {
+      const V sign = hn::IfThenElseZero(hn::Ne(w, hn::Zero(d_)), hn::CopySign(set(u_.l1), w));
+      g = hn::MulAdd(set(u_.l2), w, hn::Add(g, sign));
+    }
+    hn::StoreU(hn::NegMulAdd(set(u_.step_size), direction(g, moment1, moment2), w), d_, parameters);
+  }
+
+ private:
+  HWY_INLINE V set(T value) const { return hn::Set(d_, value); }
+
+  // moment = keep * moment + take * x
+  HWY_INLINE V blend(T keep, T* moment, T take, V x) const {
+    const V blended = hn::MulAdd(set(keep), hn::LoadU(d_, moment), hn::Mul(set(take), x));
+    hn::StoreU(blended, d_, moment);
+    return blended;
   }
 
   HWY_INLINE V root(V squares) const {
-    const V epsilon = hn::Set(d, u.epsilon);
-    return u.epsilon_inside_root ? hn::Sqrt(hn::Add(squares, epsilon))
-                                 : hn::Add(hn::Sqrt(squares), epsilon);
+    return u_.epsilon_inside_root ? hn::Sqrt(hn::Add(squares, set(u_.epsilon)))
+                                  : hn::Add(hn::Sqrt(squares), set(u_.epsilon));
   }
 
-  HWY_INLINE V velocity(V g, std::size_t i) const {
-    const V v = blend(u.keep1, load(u.moment1, i), u.take1, g);
-    store(v, u.moment1, i);
-    return v;
-  }
-
-  HWY_INLINE V mean_square(V g, std::size_t i) const {
-    const V s = blend(u.keep2, load(u.moment2, i), u.take2, hn::Mul(g, g));
-    store(s, u.moment2, i);
-    return s;
-  }
-
-  template <UpdateRule kRule>
-  HWY_INLINE V direction(V g, std::size_t i) const {
+  // What is taken off the parameters, but for the size of the step.
+  HWY_INLINE V direction(V g, T* moment1, T* moment2) const {
     if constexpr (kRule == UpdateRule::sgd) {
       return g;
     } else if constexpr (kRule == UpdateRule::momentum) {
-      return velocity(g, i);
-    } else if constexpr (kRule == UpdateRule::adam) {
-      const V v = velocity(g, i);
-      return hn::Div(v, root(hn::Mul(mean_square(g, i), hn::Set(d, u.correction2))));
+      return blend(u_.keep1, moment1, u_.take1, g);
     } else {
-      return hn::Div(g, root(mean_square(g, i)));
+      const V mean = kRule == UpdateRule::adam ? blend(u_.keep1, moment1, u_.take1, g) : g;
+      const V squares = blend(u_.keep2, moment2, u_.take2, hn::Mul(g, g));
+      return hn::Div(mean, root(kRule == UpdateRule::adam ? hn::Mul(squares, set(u_.correction2))
+                                                          : squares));
     }
   }
+
+  const Update<T>& u_;
+  const bool penalised_;
+  const Tag<T> d_;
 };
 
-template <UpdateRule kRule, class T>
-double update_by(const Update<T>& u) {
-  const Tag<T> d;
-  const Rule<T> rule{u, d};
-  const auto per_sample = hn::Set(d, u.per_sample);
-  const auto step_size = hn::Set(d, u.step_size);
-  const auto l1 = hn::Set(d, u.l1);
-  const auto l2 = hn::Set(d, u.l2);
-  const bool penalised = u.l1 != T{0} || u.l2 != T{0};
-  LaneSums<T> squares;
+// Calls f(Mover) for the rule of the update.
+template <class T, class F>
+HWY_INLINE void with_mover(const Update<T>& u, const F& f) {
+  switch (u.rule) {
+    case UpdateRule::sgd:
+      return f(Mover<UpdateRule::sgd, T>(u));
+    case UpdateRule::momentum:
+      return f(Mover<UpdateRule::momentum, T>(u));
+    case UpdateRule::adagrad:
+      return f(Mover<UpdateRule::adagrad, T>(u));
+    case UpdateRule::rmsprop:
+      return f(Mover<UpdateRule::rmsprop, T>(u));
+    case UpdateRule::adam:
+      return f(Mover<UpdateRule::adam, T>(u));
+  }
+}
 
-  // Tensors are padded to whole groups with zeros, and zeros stay zeros under every rule.
-  for (std::size_t j = 0; j < u.count; j += kLanes) {
-    LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
-      const std::size_t i = j + r * kRegister<T>;
-      auto g = hn::Mul(hn::LoadU(d, u.gradient + i), per_sample);
-      squares.part[r] = hn::MulAdd(g, g, squares.part[r]);
-      const auto w = hn::LoadU(d, u.parameters + i);
-      if (penalised) {
-        const auto sign = hn::IfThenElseZero(hn::Ne(w, hn::Zero(d)), hn::CopySign(l1, w));
-        g = hn::MulAdd(l2, w, hn::Add(g, sign));
+// Null stays null.
+template <class T>
+HWY_INLINE T* advance(T* p, std::size_t count) {
+  return p == nullptr ? nullptr : p + count;
+}
+
+// Tensors are padded to whole groups with zeros, and zeros stay zeros under every rule.
+template <class T>
+void update(const Update<T>& u, const T* gradient, std::size_t count) {
+  with_mover(u, [&](const auto& mover) LOCKSTEP_LAMBDA {
+    for (std::size_t j = 0; j < count; j += kLanes) {
+      LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
+        const std::size_t i = j + r * kRegister<T>;
+        mover.move(hn::LoadU(Tag<T>(), gradient + i), u.parameters + i, advance(u.moment1, i),
+                   advance(u.moment2, i));
       }
-      const auto direction = rule.template direction<kRule>(g, i);
-      hn::StoreU(hn::NegMulAdd(step_size, direction, w), d, u.parameters + i);
+    }
+  });
+}
+
+// The last `count` parameters of a row, less than a register: by way of copies, since what follows
+// in memory is another row's.
+template <class Mover, class T>
+HWY_INLINE void move_part(const Mover& mover, const Update<T>& u, const T* gradient,
+                          std::size_t count, std::size_t at) {
+  alignas(kAlignment) T copies[3][kRegister<T>] = {};
+  T* const places[3] = {u.parameters + at, advance(u.moment1, at), advance(u.moment2, at)};
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (places[i] != nullptr) std::copy_n(places[i], count, copies[i]);
+  }
+  mover.move(hn::LoadU(Tag<T>(), gradient), copies[0], copies[1], copies[2]);
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (places[i] != nullptr) std::copy_n(copies[i], count, places[i]);
+  }
+}
+
+// The parameters of a tile: `rows` rows of `cols`, the first at `at`, `stride` apart. Rows of the
+// gradient are `gradient_stride` apart, and whole registers may be read from them.
+template <class T>
+void update_rows(const Update<T>& u, const T* gradient, std::size_t rows,
+                 std::size_t gradient_stride, std::size_t cols, std::size_t at,
+                 std::size_t stride) {
+  with_mover(u, [&](const auto& mover) LOCKSTEP_LAMBDA {
+    for (std::size_t r = 0; r < rows; ++r, at += stride, gradient += gradient_stride) {
+      std::size_t j = 0;
+      for (; j + kRegister<T> <= cols; j += kRegister<T>) {
+        mover.move(hn::LoadU(Tag<T>(), gradient + j), u.parameters + at + j,
+                   advance(u.moment1, at + j), advance(u.moment2, at + j));
+      }
+      if (j < cols) move_part(mover, u, gradient + j, cols - j, at + j);
+    }
+  });
+}
+
+// The sum over kLanes lanes of the squares of scale * values; count is a multiple of kLanes.
+template <class T>
+double sum_of_squares(const T* values, std::size_t count, T scale) {
+  const Tag<T> d;
+  LaneSums<T> squares;
+  for (std::size_t j = 0; j < count; j += kLanes) {
+    LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
+      const auto v = hn::Mul(hn::LoadU(d, values + j + r * kRegister<T>), hn::Set(d, scale));
+      squares.part[r] = hn::MulAdd(v, v, squares.part[r]);
     }
   }
   return static_cast<double>(squares.total());
-}
-
-template <class T>
-double update(const Update<T>& u) {
-  switch (u.rule) {
-    case UpdateRule::sgd:
-      return update_by<UpdateRule::sgd>(u);
-    case UpdateRule::momentum:
-      return update_by<UpdateRule::momentum>(u);
-    case UpdateRule::adagrad:
-      return update_by<UpdateRule::adagrad>(u);
-    case UpdateRule::rmsprop:
-      return update_by<UpdateRule::rmsprop>(u);
-    case UpdateRule::adam:
-      return update_by<UpdateRule::adam>(u);
-  }
-  return 0;
 }
 
 }  // namespace HWY_NAMESPACE

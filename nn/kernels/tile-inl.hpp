@@ -1,0 +1,121 @@
+// Sums of products in registers. Included once per instruction set.
+#if defined(LOCKSTEP_NN_TILE_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef LOCKSTEP_NN_TILE_INL
+#undef LOCKSTEP_NN_TILE_INL
+#else
+#define LOCKSTEP_NN_TILE_INL
+#endif
+
+#include <hwy/highway.h>
+
+#include "nn/kernels/lanes-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::nn {
+namespace HWY_NAMESPACE {
+
+// A tile of kTileRows × kTileVectors registers is summed at once: as many as the processor has,
+// less those that hold the factors. Its shape decides speed only, never a bit.
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+inline constexpr std::size_t kTileRows = 12;
+inline constexpr std::size_t kTileVectors = 2;
+#elif HWY_ARCH_X86
+inline constexpr std::size_t kTileRows = 6;
+inline constexpr std::size_t kTileVectors = 2;
+#else
+inline constexpr std::size_t kTileRows = 6;
+inline constexpr std::size_t kTileVectors = 4;
+#endif
+
+template <class T>
+inline constexpr std::size_t kPanel = kTileVectors* kRegister<T>;  // columns of a tile
+
+// The factors of a tile: element (r, p) of a is a[r * a_row + p * a_step]; register v of row p of b
+// is at b + p * b_step + (v / kTileVectors) * b_panel + (v % kTileVectors) * kRegister.
+template <class T>
+struct TileFactors {
+  const T* a;
+  std::size_t a_row, a_step;
+  const T* b;
+  std::size_t b_step;
+  std::size_t b_panel;  // for tiles wider than a panel
+};
+
+template <class T, std::size_t kRows, std::size_t kVectors>
+struct Tile {
+  static constexpr std::size_t kColumns = kVectors * kRegister<T>;
+
+  Vector<T> sum[kRows][kVectors];
+
+  // f(register, row, place in the row) for every register.
+  template <class F>
+  HWY_INLINE void for_each(const F& f) {
+    unrolled<kRows * kVectors>([&](auto i) LOCKSTEP_LAMBDA {
+      f(sum[i / kVectors][i % kVectors], i / kVectors, i % kVectors);
+    });
+  }
+
+  HWY_INLINE void clear() {
+    for_each([](Vector<T>& s, std::size_t, std::size_t) LOCKSTEP_LAMBDA { s = hn::Zero(Tag<T>()); });
+  }
+
+  // sum[r, :] = sum over p < depth of a[r, p] b[p, :], in sequence. Rows of a are reached from every
+  // third one, which spares address registers.
+  HWY_INLINE void multiply(std::size_t depth, const TileFactors<T>& factors) {
+    const Tag<T> d;
+    constexpr std::size_t kBases = (kRows + 2) / 3;
+    constexpr std::size_t kPanels = (kVectors + kTileVectors - 1) / kTileVectors;
+    const std::size_t a_row = factors.a_row;
+    const T* HWY_RESTRICT a[kBases];
+    const T* HWY_RESTRICT b[kPanels];
+    unrolled<kBases>([&](auto i) LOCKSTEP_LAMBDA { a[i] = factors.a + 3 * i * a_row; });
+    unrolled<kPanels>([&](auto i) LOCKSTEP_LAMBDA { b[i] = factors.b + i * factors.b_panel; });
+    clear();
+    for (std::size_t p = 0; p < depth; ++p) {
+      Vector<T> factor[kVectors];
+      unrolled<kVectors>([&](auto v) LOCKSTEP_LAMBDA {
+        factor[v] = hn::LoadU(d, b[v / kTileVectors] + (v % kTileVectors) * kRegister<T>);
+      });
+      unrolled<kRows>([&](auto r) LOCKSTEP_LAMBDA {
+        const Vector<T> broadcast = hn::Set(d, a[r / 3][(r % 3) * a_row]);
+        unrolled<kVectors>([&](auto v) LOCKSTEP_LAMBDA {
+          sum[r][v] = hn::MulAdd(broadcast, factor[v], sum[r][v]);
+        });
+      });
+      unrolled<kBases>([&](auto i) LOCKSTEP_LAMBDA { a[i] += factors.a_step; });
+      unrolled<kPanels>([&](auto i) LOCKSTEP_LAMBDA { b[i] += factors.b_step; });
+    }
+  }
+
+  // sum = c + sum, where register v of row r of c is at c + r * c_row + v * kRegister.
+  HWY_INLINE void add(const T* c, std::size_t c_row) {
+    for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
+      s = hn::Add(hn::LoadU(Tag<T>(), c + r * c_row + v * kRegister<T>), s);
+    });
+  }
+
+  // sum = other + sum
+  HWY_INLINE void add(const Tile& other) {
+    for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
+      s = hn::Add(other.sum[r][v], s);
+    });
+  }
+
+  HWY_INLINE void load(const T* c, std::size_t c_row) {
+    for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
+      s = hn::LoadU(Tag<T>(), c + r * c_row + v * kRegister<T>);
+    });
+  }
+
+  HWY_INLINE void store(T* c, std::size_t c_row) {
+    for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
+      hn::StoreU(s, Tag<T>(), c + r * c_row + v * kRegister<T>);
+    });
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lockstep::nn
+HWY_AFTER_NAMESPACE();
+
+#endif
