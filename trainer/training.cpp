@@ -153,16 +153,16 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
     const std::size_t first = state_.step_in_epoch * batch_size_;
     const auto batch = std::span<const std::uint32_t>(order).subspan(
         first, std::min(batch_size_, order.size() - first));
-    const auto outcome = step_.run(state_.step + 1, batch, optimizer_, parameters_.span(),
-                                   state_.epoch_loss_by_leaf, state_.epoch_correct_by_leaf, stop());
+    const bool stop_here = stop();
+    const auto outcome = step_.run(
+        state_.step + 1, batch, optimizer_, parameters_.span(), state_.epoch_loss_by_leaf,
+        state_.epoch_correct_by_leaf, {.stop = stop_here, .gradient_norm = next_step_is_told_of()});
     ++state_.step;
     ++state_.step_in_epoch;
-    state_.gradient_norm = outcome.gradient_norm;
-    if (!std::isfinite(outcome.gradient_norm)) {
-      throw Diverged(
-          fmt::format("diverged at step {} (epoch {}): the gradient is not finite; a smaller "
-                      "optimizer.learning_rate (now {}) may help",
-                      state_.step, state_.epoch + 1, config_.optimizer.learning_rate));
+    if (!outcome.finite) diverged("loss");
+    if (outcome.gradient_norm) {
+      state_.gradient_norm = *outcome.gradient_norm;
+      if (!std::isfinite(state_.gradient_norm)) diverged("gradient");
     }
     const double seconds = seconds_since(start);
     epoch_samples_here_ += batch.size();
@@ -178,6 +178,14 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
     if (state_.step_in_epoch < steps && !done() && due_to_save()) save(observer);
   }
   return EpochEnd::complete;
+}
+
+// Whether the next step may be followed by a report or a checkpoint, which tell of its gradient.
+bool Training::next_step_is_told_of() const {
+  const std::uint64_t step = state_.step + 1;
+  const std::uint64_t every = config_.checkpoint.every_steps;
+  return state_.step_in_epoch + 1 == steps_in_epoch() || step == config_.training.steps ||
+         (every > 0 && step % every == 0);
 }
 
 std::uint64_t Training::samples_done_in_epoch() const {

@@ -95,6 +95,7 @@ class Training {
   EpochEnd run_epoch(const TrainingObserver& observer, const std::function<bool()>& stop);
   EpochReport close_epoch(bool complete);
   bool due_to_save() const;
+  bool next_step_is_told_of() const;
   void watch_for_early_stop(double validation_loss, EpochReport& report);
   void gather_leaf_sums();
   void save(const TrainingObserver& observer);

@@ -19,6 +19,7 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
                            std::size_t largest_batch, std::uint64_t seed)
     : network_(network),
       seed_(seed),
+      alone_(communicator.size() == 1),
       leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
       reduction_(communicator, leaves, network.layout().buffer_size()),
       bounds_(leaves),
@@ -35,35 +36,49 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
 TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std::uint32_t> batch,
                                         nn::Optimizer<float>& optimizer,
                                         std::span<float> parameters, std::span<double> leaf_loss,
-                                        std::span<double> leaf_correct, bool stop) {
+                                        std::span<double> leaf_correct, Wish wish) {
   bounds_.set_batch(batch.size());
   const std::size_t first = bounds_.begin(leaves_.begin);
   const std::size_t count = bounds_.end(leaves_.end - 1) - first;
-  if (count > 0) {
-    compute_gradients(step, batch.subspan(first, count), first, parameters, leaf_loss,
-                      leaf_correct);
+  const auto rows = batch.subspan(first, count);
+  Outcome outcome;
+  if (alone_ && !wish.stop && !wish.gradient_norm) {
+    const nn::Update<float> update = optimizer.rule_at(step, batch.size(), parameters);
+    outcome.finite =
+        compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, &update);
+    return outcome;
   }
-  const auto [gradient, stopped] = reduction_.sum(bounds_.present(), stop);
-  const double squares = optimizer.mean_gradient_squares(batch.size(), gradient);
+  if (count > 0) {
+    outcome.finite =
+        compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, nullptr);
+  }
+  const auto [gradient, stopped] = reduction_.sum(bounds_.present(), wish.stop);
+  outcome.stop = stopped;
+  if (wish.gradient_norm || stopped) {
+    outcome.gradient_norm = std::sqrt(optimizer.mean_gradient_squares(batch.size(), gradient));
+  }
   optimizer.update(step, batch.size(), parameters, gradient);
-  return {std::sqrt(squares), stopped};
+  return outcome;
 }
 
-void TrainingStep::compute_gradients(std::uint64_t step, std::span<const std::uint32_t> rows,
+bool TrainingStep::compute_gradients(std::uint64_t step, std::span<const std::uint32_t> rows,
                                      std::size_t first_sample, std::span<const float> parameters,
-                                     std::span<double> leaf_loss, std::span<double> leaf_correct) {
+                                     std::span<double> leaf_loss, std::span<double> leaf_correct,
+                                     const nn::Update<float>* update) {
   const nn::Pass pass{.training = true, .seed = seed_, .step = step, .first_sample = first_sample};
   batch_.fill(rows, workspace_.input());
   const auto outputs = network_.forward(pass, parameters, rows.size(), workspace_);
   nn::evaluate_loss<float>(network_.loss(), outputs, batch_.targets(), sample_loss_,
                            sample_correct_, workspace_.d_outputs().top(rows.size()));
-  add_leaf_sums(first_sample, leaf_loss, leaf_correct);
-  describe_subtrees(first_sample);
+  const bool finite = add_leaf_sums(first_sample, leaf_loss, leaf_correct);
+  describe_subtrees(first_sample, update);
   network_.backward(pass, parameters, rows.size(), workspace_, present_subtrees_);
+  return finite;
 }
 
-void TrainingStep::add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
+bool TrainingStep::add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
                                  std::span<double> leaf_correct) const {
+  bool finite = true;
   const bool classes = !batch_.targets().labels.empty();
   for (std::size_t leaf = leaves_.begin; leaf < leaves_.end; ++leaf) {
     double loss = 0;
@@ -73,13 +88,15 @@ void TrainingStep::add_leaf_sums(std::size_t first_sample, std::span<double> lea
       loss += static_cast<double>(sample_loss_[m]);
       if (classes) correct += sample_correct_[m];
     }
+    finite = finite && std::isfinite(loss);
     leaf_loss[leaf] += loss;
     leaf_correct[leaf] += correct;
   }
+  return finite;
 }
 
 // Subtrees without a sample are left out: the tree passes over them.
-void TrainingStep::describe_subtrees(std::size_t first_sample) {
+void TrainingStep::describe_subtrees(std::size_t first_sample, const nn::Update<float>* update) {
   present_subtrees_.clear();
   const auto subtrees = reduction_.subtrees();
   for (std::size_t i = 0; i < subtrees.size(); ++i) {
@@ -88,7 +105,9 @@ void TrainingStep::describe_subtrees(std::size_t first_sample) {
       rows[l] = bounds_.begin(subtrees[i].first + l) - first_sample;
     }
     rows.back() = bounds_.end(subtrees[i].first + subtrees[i].size - 1) - first_sample;
-    if (rows.front() < rows.back()) present_subtrees_.push_back({rows, reduction_.partial(i)});
+    if (rows.front() < rows.back()) {
+      present_subtrees_.push_back({rows, reduction_.partial(i), update});
+    }
   }
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -28,10 +29,19 @@ class TrainingStep {
                comm::Communicator& communicator, std::size_t leaves, std::size_t largest_batch,
                std::uint64_t seed);
 
-  // What came of a step, the same on every rank.
+  // What a step is asked for beside moving the parameters.
+  struct Wish {
+    bool stop = false;           // this rank was asked to stop
+    bool gradient_norm = false;  // the same on every rank; without it a rank alone moves parameters
+                                 // right where their gradient is computed, which is faster
+  };
+
+  // What came of a step.
   struct Outcome {
-    double gradient_norm = 0;  // Euclidean norm of the mean gradient; not finite: diverged
-    bool stop = false;         // some rank was asked to stop
+    std::optional<double> gradient_norm;  // Euclidean norm of the mean gradient, if wished for or
+                                          // some rank is to stop; the same on every rank
+    bool stop = false;                    // some rank was asked to stop
+    bool finite = true;                   // the losses of this rank's samples are
   };
 
   // Collective. `step` counts from 1; `batch` names the rows of all ranks' samples. Adds each of
@@ -39,23 +49,26 @@ class TrainingStep {
   // leaf_correct.
   Outcome run(std::uint64_t step, std::span<const std::uint32_t> batch,
               nn::Optimizer<float>& optimizer, std::span<float> parameters,
-              std::span<double> leaf_loss, std::span<double> leaf_correct, bool stop);
+              std::span<double> leaf_loss, std::span<double> leaf_correct, Wish wish);
 
   // This rank's leaves.
   comm::LeafRange leaves() const { return leaves_; }
 
  private:
   // The part of the step that no other rank takes part in: losses and gradients of this rank's
-  // leaves.
-  void compute_gradients(std::uint64_t step, std::span<const std::uint32_t> rows,
+  // leaves; with `update`, which only a rank alone may give, the parameters move by them. Returns
+  // whether all losses are finite.
+  bool compute_gradients(std::uint64_t step, std::span<const std::uint32_t> rows,
                          std::size_t first_sample, std::span<const float> parameters,
-                         std::span<double> leaf_loss, std::span<double> leaf_correct);
-  void add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
+                         std::span<double> leaf_loss, std::span<double> leaf_correct,
+                         const nn::Update<float>* update);
+  bool add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
                      std::span<double> leaf_correct) const;
-  void describe_subtrees(std::size_t first_sample);
+  void describe_subtrees(std::size_t first_sample, const nn::Update<float>* update);
 
   const nn::Network<float>& network_;
   std::uint64_t seed_;
+  bool alone_;  // one rank
   comm::LeafRange leaves_;
   comm::TreeReduction reduction_;
   LeafBounds bounds_;
