@@ -159,11 +159,8 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
         state_.epoch_correct_by_leaf, {.stop = stop_here, .gradient_norm = next_step_is_told_of()});
     ++state_.step;
     ++state_.step_in_epoch;
-    if (!outcome.finite) diverged("loss");
-    if (outcome.gradient_norm) {
-      state_.gradient_norm = *outcome.gradient_norm;
-      if (!std::isfinite(state_.gradient_norm)) diverged("gradient");
-    }
+    if (outcome.diverged) diverged(outcome.gradient_norm ? "gradient" : "loss");
+    if (outcome.gradient_norm) state_.gradient_norm = *outcome.gradient_norm;
     const double seconds = seconds_since(start);
     epoch_samples_here_ += batch.size();
     epoch_seconds_here_ += seconds;

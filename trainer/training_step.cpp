@@ -44,19 +44,18 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
   Outcome outcome;
   if (alone_ && !wish.stop && !wish.gradient_norm) {
     const nn::Update<float> update = optimizer.rule_at(step, batch.size(), parameters);
-    outcome.finite =
-        compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, &update);
+    outcome.diverged =
+        !compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, &update);
     return outcome;
   }
   if (count > 0) {
-    outcome.finite =
-        compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, nullptr);
+    compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, nullptr);
   }
   const auto [gradient, stopped] = reduction_.sum(bounds_.present(), wish.stop);
   outcome.stop = stopped;
-  if (wish.gradient_norm || stopped) {
-    outcome.gradient_norm = std::sqrt(optimizer.mean_gradient_squares(batch.size(), gradient));
-  }
+  // The ranks must agree on whether the run has diverged, and all of them have the gradient.
+  outcome.gradient_norm = std::sqrt(optimizer.mean_gradient_squares(batch.size(), gradient));
+  outcome.diverged = !std::isfinite(*outcome.gradient_norm);
   optimizer.update(step, batch.size(), parameters, gradient);
   return outcome;
 }

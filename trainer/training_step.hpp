@@ -36,12 +36,12 @@ class TrainingStep {
                                  // right where their gradient is computed, which is faster
   };
 
-  // What came of a step.
+  // What came of a step, the same on every rank.
   struct Outcome {
-    std::optional<double> gradient_norm;  // Euclidean norm of the mean gradient, if wished for or
-                                          // some rank is to stop; the same on every rank
-    bool stop = false;                    // some rank was asked to stop
-    bool finite = true;                   // the losses of this rank's samples are
+    // Euclidean norm of the mean gradient; a rank alone has it only where it was wished for.
+    std::optional<double> gradient_norm;
+    bool stop = false;      // some rank was asked to stop
+    bool diverged = false;  // the norm is not finite or, where there is none, a sample's loss is not
   };
 
   // Collective. `step` counts from 1; `batch` names the rows of all ranks' samples. Adds each of
