@@ -18,15 +18,23 @@ def progress(text):
 
 def contenders_of(workload, options, workshop):
     """(those that can take part, what is to be said of the others)."""
-    found = lockstep.contenders(options.lockstep, workload, options.data, options.seconds)
-    left_out = []
+    ready, left_out = prepared(workload,
+                               lockstep.contenders(options.lockstep, workload, options.data, options.seconds))
+    if not ready:  # the peers alone say nothing
+        return ready, left_out
+    found = []
     try:
         found += pytorch.contenders(workload, options.data, options.seconds)
     except Unavailable as reason:
         left_out.append(f"PyTorch: {reason}")
     found += native.contenders(workshop, workload, options.seconds)
-    ready = []
-    for contender in found:
+    peers_ready, peers_left_out = prepared(workload, found)
+    return ready + peers_ready, left_out + peers_left_out
+
+
+def prepared(workload, contenders):
+    ready, left_out = [], []
+    for contender in contenders:
         progress(f"{workload.name}: {contender.name}: trial")
         try:
             contender.prepare()
@@ -52,7 +60,7 @@ def measure_row(workload, options, workshop, limits):
                 left_out.append(f"{contender.name}: {error}")
                 measured[contender] = None
                 continue
-            if not found.loss < LEARNS * found.first_loss:
+            if found.loss is not None and not found.loss < LEARNS * found.first_loss:
                 left_out.append(f"{contender.name}: loss {found.loss:.3f} after {found.first_loss:.3f}: "
                                 "it does not learn, its speed does not count")
                 measured[contender] = None

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from dataclasses import dataclass
+from typing import Optional
 
 
 class Unavailable(Exception):
@@ -12,7 +13,7 @@ class Unavailable(Exception):
 @dataclass
 class Measurement:
     samples_per_second: float
-    loss: float
+    loss: Optional[float]  # None: too few steps to tell
     first_loss: float  # what the loss was, or chance would give, before training
 
 

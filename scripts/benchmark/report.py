@@ -2,14 +2,17 @@
 
 
 def print_row(row, rounds, seconds):
+    if not row["results"]:
+        print(f"{row['name']}: left out: {row['left_out'][0]}\n", flush=True)
+        return
     print(f"{row['name']}: {'-'.join(map(str, row['widths']))}, median of {rounds} x {seconds:g} s")
-    if row["results"]:
-        print(f"  {'':44} {'samples/s':>11} {'range':>21} {'GFLOP/s':>8} {'of peak':>7} {'loss':>6}  settings")
+    print(f"  {'':44} {'samples/s':>11} {'range':>21} {'GFLOP/s':>8} {'of peak':>7} {'loss':>6}  settings")
     for r in row["results"]:
         speeds = r["samples_per_second"]
         spread = f"{min(speeds):,.0f}-{max(speeds):,.0f}"
+        loss = "-" if r["loss"] is None else f"{r['loss']:.3f}"
         print(f"  {r['contender']:44} {r['median']:11,.0f} {spread:>21} {r['gflops']:8.1f} "
-              f"{100 * r['share_of_peak']:5.1f} % {r['loss']:6.3f}  {r['settings']}")
+              f"{100 * r['share_of_peak']:5.1f} % {loss:>6}  {r['settings']}")
     for line in row["left_out"]:
         print(f"  left out: {line}")
     for line in ratio_lines(row):
@@ -25,7 +28,7 @@ def ratio_lines(row):
 
 
 def print_summary(rows):
-    print(f"{'lockstep to the best of':36} {'PyTorch':>15} {'libxsmm':>15} {'FANN':>15} {'of peak':>8}")
+    print(f"{'lockstep to the best of':44} {'PyTorch':>15} {'libxsmm':>15} {'FANN':>15} {'of peak':>8}")
     for row in rows:
         cells = []
         for family in ("PyTorch", "libxsmm", "FANN"):
@@ -34,6 +37,6 @@ def print_summary(rows):
                          if found else "- ")
         shares = [r["share_of_peak"] for r in row["results"] if r["family"] == "lockstep"]
         share = f"{100 * max(shares):.1f} %" if shares else "-"
-        print(f"{row['name']:36} " + " ".join(f"{cell:>15}" for cell in cells) + f" {share:>8}")
+        print(f"{row['name']:44} " + " ".join(f"{cell:>15}" for cell in cells) + f" {share:>8}")
     print("In brackets what is wanted; ! where it is not reached. Share of the peak: the row's precision "
           "where the processor has a peak of it, else float32.")
