@@ -29,6 +29,12 @@ def command(program, ranks, *arguments):
     return [*mpirun, program, *arguments]
 
 
+def complaint(output):
+    """The line of the program's error; mpirun adds lines of its own."""
+    lines = output.strip().splitlines() or ["it said nothing"]
+    return next((line for line in lines if line.startswith("lockstep: ")), lines[-1])
+
+
 class Lockstep(Contender):
     family = "lockstep"
 
@@ -66,12 +72,11 @@ class Lockstep(Contender):
             if result.returncode == 2 and "precision" in result.stdout:
                 raise Unavailable(f"this build has no precision {self.workload.precision}")
             if result.returncode != 0:
-                said = result.stdout.strip().splitlines()[-5:]
-                raise RuntimeError(f"{self.name}: exit {result.returncode}: " + " / ".join(said))
+                raise RuntimeError(f"exit {result.returncode}: {complaint(result.stdout)}")
             with open(os.path.join(run, "summary.json")) as file:
                 summary = json.load(file)
         if summary["steps"] != steps or summary["ranks"] != self.ranks:
-            raise RuntimeError(f"{self.name}: did not do what was asked: {summary}")
+            raise RuntimeError(f"did not do what was asked: {summary}")
         return summary
 
 

@@ -5,6 +5,8 @@ from .contender import Unavailable
 
 COLOURS = {"lockstep": "#1b6ca8", "PyTorch": "#e07b39", "libxsmm": "#7a9e59", "FANN": "#9a7aa0"}
 
+WANTED = "wanted of lockstep"
+
 
 def draw(report, path):
     try:
@@ -43,7 +45,7 @@ def draw(report, path):
                        color=COLOURS["lockstep"], transform=speed.get_yaxis_transform())
             at = wanted * best_of(row["results"], "PyTorch")["median"]
             speed.vlines(at, place - 0.45, place + 0.45, color="black", linewidth=1, linestyle="dotted",
-                         label="wanted" if place == 0 else None)
+                         label=None if WANTED in speed.get_legend_handles_labels()[1] else WANTED)
     speed.set_yticks(range(len(rows)), [row["name"].replace(" batch", "\nbatch") for row in rows], fontsize=8)
     speed.set_ylim(len(rows) - 0.4, -0.6)
     speed.set_xscale("log")
@@ -70,7 +72,7 @@ def draw(report, path):
     figure.suptitle(f"Training on Fashion-MNIST: {report['machine']['processor']}, {report['machine']['cores']} cores",
                     y=1 - 0.1 / lines, va="top", fontsize=12)
     handles, labels = speed.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: [*families, "wanted"].index(labels[i]))
+    order = sorted(range(len(labels)), key=lambda i: [*families, WANTED].index(labels[i]))
     figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="lower center", ncol=len(order),
                   frameon=False, bbox_to_anchor=(0.5, 0))
     figure.tight_layout(rect=(0, 0.3 / lines, 1, 1 - 0.2 / lines))

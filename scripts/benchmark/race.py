@@ -50,9 +50,9 @@ class LockstepRunner:
             result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             seconds = time.perf_counter() - start
             if result.returncode == 2:
-                raise Unavailable("this build refuses the recipe: " + (result.stdout.strip().splitlines() or [""])[-1])
+                raise Unavailable("this build refuses the recipe: " + lockstep.complaint(result.stdout))
             if result.returncode != 0:
-                raise RuntimeError(f"exit {result.returncode}: " + " / ".join(result.stdout.splitlines()[-3:]))
+                raise RuntimeError(f"exit {result.returncode}: {lockstep.complaint(result.stdout)}")
             with open(os.path.join(run, "metrics.jsonl")) as file:
                 last = [json.loads(line) for line in file][-1]
         return dict(seconds=seconds, accuracy=last["validation_accuracy"], epochs=last["epoch"])
