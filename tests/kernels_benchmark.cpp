@@ -2,73 +2,28 @@
 // checked before it is timed. Prints GFLOP/s or GB/s and the share of the limit measured here.
 //
 //   build/tests/kernels_benchmark [--benchmark_filter=forward] [--benchmark_format=json]
+//   build/tests/kernels_benchmark --limits [THREADS]   the limits alone, as JSON, for one thread and
+//                                                      for THREADS (all cores) at once
 #include <benchmark/benchmark.h>
-#include <hwy/highway.h>
 #include <tbb/global_control.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
 #include <vector>
 
+#include "machine_limits.hpp"
 #include "nn/optimizer.hpp"
 #include "nn/product.hpp"
 #include "random_matrix.hpp"
 
 namespace lockstep::nn {
 namespace {
-
-namespace hn = hwy::HWY_NAMESPACE;
-
-double seconds_of(const auto& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// The most of several runs: a limit is what the machine can do when nothing disturbs it.
-double best_rate(double amount, const auto& work) {
-  double best = 0;
-  for (int i = 0; i < 20; ++i) best = std::max(best, amount / seconds_of(work));
-  return best;
-}
-
-// GFLOP/s of fused multiply-adds on registers alone, with the widest of this compiler's target.
-double fma_peak() {
-  constexpr std::size_t kChains = 12;  // more than latency times throughput of any processor here
-  constexpr std::size_t kSteps = 1'000'000;
-  const hn::ScalableTag<float> d;
-  using V = hn::Vec<decltype(d)>;
-  const double operations =
-      2.0 * static_cast<double>(kChains * kSteps) * static_cast<double>(hn::Lanes(d));
-  return 1e-9 * best_rate(operations, [&] {
-           V sum[kChains];
-           for (std::size_t i = 0; i < kChains; ++i) sum[i] = hn::Set(d, static_cast<float>(i));
-           V factor = hn::Set(d, 0.999f);
-           benchmark::DoNotOptimize(factor);
-           for (std::size_t step = 0; step < kSteps; ++step) {
-#pragma GCC unroll 12
-             for (std::size_t i = 0; i < kChains; ++i) {
-               sum[i] = hn::MulAdd(sum[i], factor, factor);
-             }
-           }
-           for (V& s : sum) benchmark::DoNotOptimize(s);
-         });
-}
-
-// GB/s of reading and writing arrays far larger than the caches.
-double memory_bandwidth() {
-  constexpr std::size_t kFloats = std::size_t{64} << 20;
-  AlignedBuffer<float> a(kFloats), b(kFloats);
-  return 1e-9 * best_rate(3.0 * 4 * kFloats, [&] {  // read a, read and write b
-           float* HWY_RESTRICT out = b.data();
-           const float* HWY_RESTRICT in = a.data();
-           for (std::size_t i = 0; i < kFloats; ++i) out[i] += in[i];
-           benchmark::DoNotOptimize(out);
-         });
-}
 
 void require(bool right, const char* what) {
   if (right) return;
@@ -81,7 +36,7 @@ void report(benchmark::State& state, double operations) {
   const double rate = 1e-9 * operations * static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = benchmark::Counter(rate, benchmark::Counter::kIsRate);
   state.counters["% of peak"] =
-      benchmark::Counter(100 * rate / fma_peak(), benchmark::Counter::kIsRate);
+      benchmark::Counter(100 * rate / test::fma_peak(), benchmark::Counter::kIsRate);
 }
 
 // One dense layer: x rows × inputs, y rows × outputs, weights outputs × inputs.
@@ -187,7 +142,7 @@ void adam_update(benchmark::State& state) {
   const double rate = 1e-9 * bytes * static_cast<double>(state.iterations());
   state.counters["GB/s"] = benchmark::Counter(rate, benchmark::Counter::kIsRate);
   state.counters["% of memory"] =
-      benchmark::Counter(100 * rate / memory_bandwidth(), benchmark::Counter::kIsRate);
+      benchmark::Counter(100 * rate / test::memory_bandwidth(), benchmark::Counter::kIsRate);
 }
 
 void layers(benchmark::internal::Benchmark* b) {
@@ -203,6 +158,22 @@ void layers_in_leaves(benchmark::internal::Benchmark* b) {
   }
 }
 
+void print_limits(unsigned threads) {
+  const auto of = [](unsigned n) {
+    const std::optional<double> bfloat16 = test::bfloat16_peak(n);
+    std::printf(
+        "{\"threads\": %u, \"fma_gflops\": %.1f, \"bfloat16_gflops\": %s, \"memory_gbs\": %.1f}", n,
+        test::fma_peak(n), bfloat16 ? std::to_string(*bfloat16).c_str() : "null",
+        test::memory_bandwidth(n));
+  };
+  std::printf("{\"kernels\": \"%s\", \"one\": ",
+              std::string(kernels<float>().instruction_set).c_str());
+  of(1);
+  std::printf(", \"all\": ");
+  of(threads);
+  std::printf("}\n");
+}
+
 BENCHMARK(forward)->Apply(layers);
 BENCHMARK(input_gradient)->Apply(layers);
 BENCHMARK(weight_gradient)->Apply(layers_in_leaves);
@@ -212,6 +183,12 @@ BENCHMARK(adam_update)->Arg(669'706)->Arg(50'000'000);
 }  // namespace lockstep::nn
 
 int main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "--limits") {
+    const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
+    lockstep::nn::print_limits(threads > 0 ? static_cast<unsigned>(threads)
+                                           : std::max(1u, std::thread::hardware_concurrency()));
+    return 0;
+  }
   benchmark::Initialize(&argc, argv);
   std::printf("kernels: %s\n", std::string(lockstep::nn::kernels<float>().instruction_set).c_str());
   // Kernels are timed on one thread, as a rank with training.threads = 1 runs them.
