@@ -8,6 +8,8 @@ foreach(name IN ITEMS contract bad_input commands)
   set_tests_properties(${name}_test PROPERTIES PROCESSORS 2
     ENVIRONMENT "${LOCKSTEP_MPI_ENVIRONMENT}")
 endforeach()
+# It asks which instruction sets there are.
+target_link_libraries(contract_test PRIVATE lockstep::nn)
 foreach(name IN ITEMS checkpoint config progress run_directory stop_signal)
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
 endforeach()
