@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "datasets/writer.hpp"
@@ -142,6 +143,12 @@ TEST_F(BadInputTest, RanksThatDoNotAgree) {
 TEST_F(BadInputTest, MissingConfiguration) {
   std::filesystem::remove(path("run.toml"));
   expect_failure(2, {"run.toml"});
+}
+
+TEST_F(BadInputTest, UnknownInstructionSet) {
+  setenv("LOCKSTEP_INSTRUCTION_SET", "MMX", 1);
+  expect_failure(2, {"LOCKSTEP_INSTRUCTION_SET", "MMX", "there is "});
+  unsetenv("LOCKSTEP_INSTRUCTION_SET");
 }
 
 TEST_F(BadInputTest, DivergenceIsToldAndSavesNothing) {

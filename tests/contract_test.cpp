@@ -1,27 +1,32 @@
 // The lockstep contract, through the program: the same bits for any number of ranks and threads,
-// and however the run was cut.
+// with every instruction set, and however the run was cut.
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "nn/kernels/kernels.hpp"
 #include "run_program.hpp"
 
 namespace lockstep {
 namespace {
 
+constexpr const char* kLayers =
+    "[{ dense = 64, activation = \"relu\" }, { dropout = 0.2 }, { dense = 10 }]";
+
 class ContractTest : public test::ProgramTest {
  protected:
   // 1,003 samples in batches of 100: leaves of 12 and 13 samples, and a last batch of 3, which
   // leaves five of the eight leaves empty. Forty steps are more than three epochs.
-  void prepare(const std::string& training) {
+  void prepare(const std::string& training, const std::string& layers = kLayers) {
     datasets::write_dataset(path("train.h5"), images(1003));
     datasets::write_dataset(path("test.h5"), images(777));
     write("run.toml", "[data]\ntrain = \"" + path("train.h5") + "\"\ntest = \"" + path("test.h5") +
                           "\"\n"
-                          "[model]\nlayers = [{ dense = 64, activation = \"relu\" }, "
-                          "{ dropout = 0.2 }, { dense = 10 }]\n" +
-                          training);
+                          "[model]\nlayers = " +
+                          layers + "\n" + training);
   }
 
   test::Ending train(const std::string& out, int ranks, int threads, const std::string& more = "") {
@@ -87,6 +92,87 @@ TEST_F(ContractTest, StochasticDescentIsTheSameForAllRanksAndThreads) {
 TEST_F(ContractTest, WholeBatchIsTheSameForAllRanksAndThreads) {
   prepare("[training]\ndescent = \"batch\"\nepochs = 3\nleaves = 16\n");
   expect_same_for_all_ranks_and_threads();
+}
+
+// While it lives, the programs that are started keep to this instruction set.
+class HeldInstructionSet {
+ public:
+  explicit HeldInstructionSet(const std::string& name) { setenv(kVariable, name.c_str(), 1); }
+  ~HeldInstructionSet() { unsetenv(kVariable); }
+  HeldInstructionSet(const HeldInstructionSet&) = delete;
+  HeldInstructionSet& operator=(const HeldInstructionSet&) = delete;
+
+ private:
+  static constexpr const char* kVariable = "LOCKSTEP_INSTRUCTION_SET";
+};
+
+class InstructionSetTest : public ContractTest {
+ protected:
+  InstructionSetTest() {
+    if (names_.size() == 1) {
+      std::printf("%s is the only instruction set here: no other was compared with it\n",
+                  names_[0].c_str());
+    }
+  }
+
+  nlohmann::json result_without_instruction_set(const std::string& out) const {
+    nlohmann::json rest = result(out);
+    rest.erase("instruction_set");
+    return rest;
+  }
+
+  // The same training with each of the processor's instruction sets, and with the one that the
+  // program chooses itself.
+  void expect_same_for_all_instruction_sets() {
+    ASSERT_EQ(train("chosen", 1, 1).exit_code, 0);
+    EXPECT_EQ(summary("chosen")["instruction_set"], names_.front()) << "not the best";
+    for (const std::string& name : names_) {
+      const HeldInstructionSet held(name);
+      const auto ending = train(name, 2, 1);
+      ASSERT_EQ(ending.exit_code, 0) << ending.output;
+      EXPECT_EQ(summary(name)["instruction_set"], name);
+      EXPECT_NE(read(name + "/log.txt").find(name + " kernels"), std::string::npos);
+      EXPECT_EQ(result_without_instruction_set(name), result_without_instruction_set("chosen"));
+      EXPECT_EQ(metrics(name), metrics("chosen")) << name;
+    }
+  }
+
+  // Best first; never empty where lockstep runs at all.
+  const std::vector<std::string> names_ = nn::available_instruction_sets();
+};
+
+// Every activation, and widths that fill the kernels' tiles and that do not.
+constexpr const char* kEveryActivation =
+    "[{ dense = 100, activation = \"tanh\" }, { dropout = 0.3 }, { dense = 49, activation = "
+    "\"sigmoid\" }, { dense = 33, activation = \"leaky_relu\" }, { dense = 64, activation = "
+    "\"relu\" }, { dense = 10 }]";
+
+TEST_F(InstructionSetTest, MinibatchIsTheSameForAllInstructionSets) {
+  prepare(kMinibatch, kEveryActivation);
+  expect_same_for_all_instruction_sets();
+}
+
+TEST_F(InstructionSetTest, StochasticDescentIsTheSameForAllInstructionSets) {
+  prepare("[optimizer]\nname = \"momentum\"\n[training]\ndescent = \"stochastic\"\nsteps = 40\n");
+  expect_same_for_all_instruction_sets();
+}
+
+TEST_F(InstructionSetTest, RanksOfOneRunMayUseDifferentInstructionSets) {
+  prepare(kMinibatch);
+  ASSERT_EQ(train("alone", 1, 1).exit_code, 0);
+  std::string sets;
+  for (const std::string& name : names_) sets += " " + name;
+  write("mixed.sh",
+        "sets=(" + sets +
+            ")\n"
+            "export LOCKSTEP_INSTRUCTION_SET=${sets[OMPI_COMM_WORLD_RANK % ${#sets[@]}]}\n"
+            "exec \"$@\"\n");
+  const auto ending = test::run(
+      std::string(MPIEXEC) + " --oversubscribe --bind-to none -np 3 bash " + path("mixed.sh") +
+      " " + LOCKSTEP_PROGRAM + " train " + path("run.toml") + " --out " + path("mixed"));
+  ASSERT_EQ(ending.exit_code, 0) << ending.output;
+  EXPECT_EQ(result("mixed"), result("alone"));
+  EXPECT_EQ(metrics("mixed"), metrics("alone"));
 }
 
 TEST_F(ContractTest, AnInterruptedRunIsTheSameAsOneThatWasNot) {

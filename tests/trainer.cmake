@@ -8,6 +8,8 @@ foreach(name IN ITEMS contract bad_input commands)
   set_tests_properties(${name}_test PROPERTIES PROCESSORS 2
     ENVIRONMENT "${LOCKSTEP_MPI_ENVIRONMENT}")
 endforeach()
+# It asks which instruction sets there are.
+target_link_libraries(contract_test PRIVATE lockstep::nn)
 foreach(name IN ITEMS checkpoint config progress run_directory stop_signal)
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
 endforeach()
@@ -15,8 +17,7 @@ endforeach()
 lockstep_test(NAME reference_test LIBS lockstep::nn lockstep::datasets)
 target_compile_definitions(reference_test PRIVATE
   REFERENCE_FILE="${CMAKE_CURRENT_SOURCE_DIR}/reference.h5")
-lockstep_test(NAME placement_test LIBS lockstep::trainer)
-foreach(name IN ITEMS batch leaves)
+foreach(name IN ITEMS batch cpu_quota leaves placement)
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
 endforeach()
 lockstep_test(NAME evaluation_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)

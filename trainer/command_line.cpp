@@ -21,6 +21,7 @@ Examples:
   lockstep evaluate runs/first/checkpoints/step-00000468.h5 test.h5
 
 The same configuration gives the same bits for any number of ranks and threads.
+LOCKSTEP_INSTRUCTION_SET=AVX2 in the environment keeps to those kernels (for tests: same bits).
 Exit codes: 0 done, 1 compared and different, 2 command line or configuration, 3 data or
 checkpoint, 4 communication, 5 diverged, 75 stopped by a signal after a checkpoint.)";
 
@@ -174,7 +175,8 @@ Command parse_command_line(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     std::ostringstream out, err;
     const bool wrong = app.exit(error, out, err) != 0;
-    return Message{(wrong ? "lockstep: " : "") + out.str() + err.str(), wrong ? ExitCode::wrong_configuration : ExitCode::done};
+    return Message{(wrong ? "lockstep: " : "") + out.str() + err.str(),
+                   wrong ? ExitCode::wrong_configuration : ExitCode::done};
   }
   return chosen_command(app, parsed);
 }

@@ -4,12 +4,15 @@
 #include <cstdlib>
 #include <exception>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include "comm/session.hpp"
 #include "comm/together.hpp"
+#include "nn/kernels/kernels.hpp"
 #include "trainer/command_line.hpp"
+#include "trainer/config.hpp"
 
 namespace lockstep::trainer {
 namespace {
@@ -63,6 +66,18 @@ ExitCode run(const PredictOptions& options, comm::Communicator& world) {
   return predict(options, world);
 }
 
+// Every instruction set gives the same bits; holding one lets a test of whole runs see that.
+void hold_instruction_set_of_environment() {
+  constexpr const char* variable = "LOCKSTEP_INSTRUCTION_SET";
+  const char* name = std::getenv(variable);
+  if (name == nullptr || *name == '\0') return;
+  try {
+    nn::hold_instruction_set(name);
+  } catch (const std::invalid_argument& error) {
+    throw ConfigError(std::string(variable) + ": " + error.what());
+  }
+}
+
 template <class Options>
 constexpr bool is_for_all_ranks = requires(const Options& options, comm::Communicator& world) {
   run(options, world);
@@ -83,8 +98,10 @@ template <class Options>
 int run_in_session(const Options& options, comm::Session& session) {
   int code = 0;
   try {
-    comm::together(session.world(), code_of,
-                   [&] { code = static_cast<int>(run(options, session.world())); });
+    comm::together(session.world(), code_of, [&] {
+      hold_instruction_set_of_environment();
+      code = static_cast<int>(run(options, session.world()));
+    });
   } catch (...) {
     complain(std::current_exception());
     code = code_of(std::current_exception());

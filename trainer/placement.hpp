@@ -7,18 +7,27 @@
 #include <vector>
 
 #include "comm/communicator.hpp"
+#include "trainer/cpu_quota.hpp"
 
 namespace lockstep::trainer {
 
 // Numbers of the processors that a process may run on, ascending.
 using Processors = std::vector<int>;
 
-// Those of this process (its affinity mask). Local.
-Processors allowed_processors();
+// What a process may use of its node.
+struct Allowance {
+  Processors processors;
+  std::vector<CpuQuota> quotas;
+};
 
-// The number of processors in `mine` divided by the number of ranks that may run on any of them;
-// `all` are the masks of the ranks on one node, mine among them. At least 1. Pure.
-std::size_t share_of(const Processors& mine, std::span<const Processors> all);
+// That of this process: its affinity mask and its control groups. Local.
+Processors allowed_processors();
+Allowance allowance();
+
+// The threads of the rank that has `mine`; `all` are those of the ranks on one node, mine among them.
+// The number of its processors divided by the number of ranks that may run on any of them, but no
+// more than its share of any quota. At least 1. Pure.
+std::size_t share_of(const Allowance& mine, std::span<const Allowance> all);
 
 // `wanted` if it is not 0, else this rank's share of its node. Collective.
 std::size_t threads_for(std::size_t wanted, comm::Communicator& world);

@@ -15,14 +15,23 @@ std::atomic<const Kernels<T>*> chosen{nullptr};
 
 std::int64_t held_target = 0;  // 0: none
 
+// Of what is built, what this processor has and may be used.
+std::int64_t usable_targets() {
+#if defined(__aarch64__)
+  // Highway would ask for AES, which not all processors have and no kernel uses; NEON they all have.
+  return kBuiltTargets;
+#else
+  return hwy::SupportedTargets() & kBuiltTargets;
+#endif
+}
+
 template <class T>
 const Kernels<T>& choose() {
   const Kernels<T>* kernels = chosen<T>.load(std::memory_order_acquire);
   if (kernels == nullptr) {
-    if ((hwy::SupportedTargets() & kBuiltTargets) == 0) {
+    if (usable_targets() == 0) {
       throw std::runtime_error(
-          "this processor has neither AVX2 with FMA nor NEON: lockstep's arithmetic needs fused "
-          "multiply-add");
+          "this processor has no AVX2 with FMA: lockstep's arithmetic needs fused multiply-add");
     }
     kernels = &best_table(T{});
     chosen<T>.store(kernels, std::memory_order_release);
@@ -34,7 +43,7 @@ const Kernels<T>& choose() {
 std::vector<std::int64_t> available_targets() {
   hwy::SetSupportedTargetsForTest(0);
   std::vector<std::int64_t> targets;
-  for (std::int64_t left = hwy::SupportedTargets() & kBuiltTargets; left != 0; left &= left - 1) {
+  for (std::int64_t left = usable_targets(); left != 0; left &= left - 1) {
     targets.push_back(left & -left);
   }
   hwy::SetSupportedTargetsForTest(held_target);
