@@ -7,6 +7,9 @@ target_compile_options(lockstep_options INTERFACE
   # may not depend on what a compiler finds to fuse.
   -ffp-contract=off
   $<$<BOOL:${LOCKSTEP_WERROR}>:-Werror>)
+if(NOT LOCKSTEP_ARCH STREQUAL "portable")
+  target_compile_options(lockstep_options INTERFACE -march=${LOCKSTEP_ARCH})
+endif()
 if(LOCKSTEP_SANITIZE)
   target_compile_options(lockstep_options INTERFACE
     -fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
