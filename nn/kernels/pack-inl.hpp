@@ -42,19 +42,20 @@ HWY_INLINE void pack_rows(const T* b, std::size_t stride, std::size_t depth, std
   }
 }
 
-// Rows b, b + stride, … of four columns become four rows of `kLanesOut` elements, for float: 4 x 4
-// blocks, as many side by side as a register holds of them. Other types go element by element.
+// Rows that transpose_block() takes.
 template <class T>
 inline constexpr std::size_t kTransposed =
-    std::is_same_v<T, float> && hn::MaxLanes(Tag<T>()) >= 8 ? 8 : 4;  // rows of one call
+    std::is_same_v<T, float> && hn::MaxLanes(Tag<T>()) >= 8 ? 8 : 4;
 
+// Four columns of kTransposed rows become four rows, for float as one or two 4 x 4 blocks in
+// registers; other types go element by element.
 template <class T>
 HWY_INLINE void transpose_block(const T* b, std::size_t stride, T* out, std::size_t out_stride) {
   if constexpr (std::is_same_v<T, float>) {
     const hn::FixedTag<float, 4> quarter;
     const auto load = [&](std::size_t row) {
       if constexpr (kTransposed<T> == 8) {
-        const hn::FixedTag<float, 8> d;
+        const hn::FixedTag<T, kTransposed<T>> d;
         return hn::Combine(d, hn::LoadU(quarter, b + (row + 4) * stride),
                            hn::LoadU(quarter, b + row * stride));
       } else {
