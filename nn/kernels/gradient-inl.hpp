@@ -143,6 +143,15 @@ struct LeafProducts {
   }
 };
 
+// Has the cache lines of kRows rows of `cols` elements, `stride` apart, brought near.
+template <std::size_t kRows, class T>
+HWY_INLINE void prefetch_rows(const T* values, std::size_t cols, std::size_t stride) {
+  for (std::size_t r = 0; r < kRows; ++r, values += stride) {
+    for (std::size_t j = 0; j < cols; j += kAlignment / sizeof(T)) __builtin_prefetch(values + j, 1);
+    __builtin_prefetch(values + cols - 1, 1);  // a row need not start with a line
+  }
+}
+
 // kRows outputs, from `output` on, by kVectors registers of one panel.
 template <std::size_t kRows, std::size_t kVectors, class T>
 void gradient_tile(const WeightGradient<T>& job, std::size_t output,
@@ -150,12 +159,20 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t output,
   const T* d_y = job.d_y + output / kTileRows * job.d_y_strip + output % kTileRows;
   const T* x = job.x + panel * job.x_panel;
   Tile<T, kRows, kVectors> tile;
+  const std::size_t col = panel * kPanel<T>;
+  const std::size_t at = output * job.inputs + col;
+  const std::size_t cols = std::min(tile.kColumns, job.inputs - col);
+  // Rows of weights are far apart; they come while the products are summed.
+  if (job.update != nullptr) {
+    for (const T* values : {job.update->parameters, job.update->moment1, job.update->moment2}) {
+      if (values != nullptr) prefetch_rows<kRows>(values + at, cols, job.inputs);
+    }
+  } else {
+    prefetch_rows<kRows>(job.d_weights + at, cols, job.inputs);
+  }
   const LeafProducts<T> sum_rows{d_y, job.d_y_step, x, job.x_step};
   sum_leaves(LeafRows(job.leaf_rows), sum_rows, tile);
 
-  const std::size_t col = panel * kPanel<T>;
-  const std::size_t cols = std::min(tile.kColumns, job.inputs - col);
-  const std::size_t at = output * job.inputs + col;
   if (job.update != nullptr) {
     alignas(kAlignment) T gradient[kRows * tile.kColumns];
     tile.store(gradient, tile.kColumns);
