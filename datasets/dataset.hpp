@@ -10,15 +10,17 @@
 // The scaling is computed in double and rounded to float once; targets are not scaled.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
+
+#include "datasets/scaling.hpp"
 
 namespace lockstep::datasets {
 
@@ -57,10 +59,16 @@ class Dataset {
 
   // out[0 .. F) = real inputs of sample `row`, in file order of its shape.
   void copy_sample(std::size_t row, float* out) const;
+  // The same for each of `rows`, from out[0], out[stride], … on. Meanwhile `upcoming`, which will
+  // be copied next, are on their way from memory: in random order each would be waited for.
+  void copy_samples(std::span<const std::uint32_t> rows, float* out, std::size_t stride,
+                    std::span<const std::uint32_t> upcoming = {}) const;
   // Class of sample `row`, 0 to classes() - 1. Only if has_classes().
   std::int32_t label(std::size_t row) const;
   // out[0 .. D) = real targets of sample `row`. Only if has_targets() and not has_classes().
   void copy_targets(std::size_t row, float* out) const;
+  // labels[i] = class of sample rows[i]. Only if has_classes().
+  void copy_labels(std::span<const std::uint32_t> rows, std::int32_t* labels) const;
 
   // SHA-256 (hexadecimal) over names of types, shapes, scale, offset, classes and all values: what
   // training sees, and neither names nor source. Computed at the first call and kept.
@@ -72,8 +80,8 @@ class Dataset {
   const std::string& y_name() const { return y_name_; }  // empty without targets
   const std::string& x_type() const { return x_type_; }  // as stored: "uint8", …
   const std::string& y_type() const { return y_type_; }
-  double scale() const { return scale_; }
-  double offset() const { return offset_; }
+  double scale() const { return scaling_.scale(); }
+  double offset() const { return scaling_.offset(); }
 
  private:
   using Stored =
@@ -86,6 +94,9 @@ class Dataset {
     std::string hex;
   };
 
+  template <typename T>
+  void prefetch(const std::vector<T>& values, std::size_t row) const;
+
   Dataset() = default;
   void read_scale(const hdf5::File& file);
   void read_inputs(const hdf5::File& file);
@@ -94,21 +105,15 @@ class Dataset {
   void check_inputs_finite() const;
   std::string compute_digest() const;
 
-  template <typename T>
-  float to_real(T stored) const {
-    return static_cast<float>(static_cast<double>(stored) * scale_ + offset_);
-  }
-
   std::filesystem::path path_;
   std::string x_name_, y_name_, x_type_, y_type_, source_;
   std::size_t samples_ = 0, features_ = 0, classes_ = 0;
   std::size_t target_width_ = 0;  // D; 0 with classes or without targets
   std::vector<std::size_t> sample_shape_;
-  double scale_ = 1.0, offset_ = 0.0;
-  Stored x_;                             // N x F
-  std::array<float, 256> uint8_real_{};  // real value of each stored uint8
-  std::vector<std::int32_t> labels_;     // N, or empty
-  std::vector<float> targets_;           // N x D, or empty
+  Scaling scaling_;
+  Stored x_;                          // N x F
+  std::vector<std::int32_t> labels_;  // N, or empty
+  std::vector<float> targets_;        // N x D, or empty
   std::unique_ptr<Digest> digest_ = std::make_unique<Digest>();
 };
 

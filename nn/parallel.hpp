@@ -31,14 +31,15 @@ void for_each_part(std::size_t parts, double operations, const Part& part) {
   }
 }
 
+inline constexpr std::size_t kRowsPerBlock = 16;
+
 // Calls work(begin, end) for blocks of rows that together are 0..rows-1.
 template <class Work>
 void for_each_row_block(std::size_t rows, double operations_per_row, const Work& work) {
-  constexpr std::size_t kRows = 16;
-  const std::size_t blocks = parts_of(rows, kRows);
+  const std::size_t blocks = parts_of(rows, kRowsPerBlock);
   for_each_part(blocks, operations_per_row * static_cast<double>(rows), [&](std::size_t block) {
-    const std::size_t begin = block * kRows;
-    work(begin, std::min(rows, begin + kRows));
+    const std::size_t begin = block * kRowsPerBlock;
+    work(begin, std::min(rows, begin + kRowsPerBlock));
   });
 }
 

@@ -49,6 +49,21 @@ std::vector<float> sample(const Dataset& data, std::size_t row) {
   return out;
 }
 
+TEST_F(DatasetFile, SamplesAreCopiedTogetherAsOneByOne) {
+  add<std::uint8_t>("x", {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 255}, {4, 3});
+  add<std::int64_t>("y", {3, 1, 0, 2}, {4});
+  const Dataset data = read();
+  const std::vector<std::uint32_t> rows = {3, 0, 3}, few = {2}, many = {1, 2, 0, 3, 1};
+  for (const auto& upcoming : {std::vector<std::uint32_t>{}, few, many}) {
+    std::vector<float> out(3 * 5, -1.0f);
+    data.copy_samples(rows, out.data(), 5, upcoming);
+    EXPECT_EQ(out, (std::vector<float>{9, 10, 255, -1, -1, 0, 1, 2, -1, -1, 9, 10, 255, -1, -1}));
+  }
+  std::vector<std::int32_t> labels(3);
+  data.copy_labels(rows, labels.data());
+  EXPECT_EQ(labels, (std::vector<std::int32_t>{2, 3, 2}));
+}
+
 TEST_F(DatasetFile, HoldsShapesLabelsAndSource) {
   add<std::uint8_t>("x", {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 255}, {2, 3, 2});
   add<std::int64_t>("y", {3, 1}, {2});

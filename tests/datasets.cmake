@@ -1,4 +1,4 @@
-foreach(name IN ITEMS atomic_file dataset describe hdf5 sample_order sha256 writer)
+foreach(name IN ITEMS atomic_file dataset describe hdf5 sample_order scaling sha256 writer)
   lockstep_test(NAME ${name}_test LIBS lockstep::datasets)
 endforeach()
 # The tests write files that only the C libraries know how to make.

@@ -19,8 +19,10 @@ class Batch {
   // Room for up to `rows` samples of `data`, which check_fits() the network.
   Batch(const nn::Network<float>& network, const datasets::Dataset& data, std::size_t rows);
 
-  // inputs.row(m) = sample rows[m], and its target likewise.
-  void fill(std::span<const std::uint32_t> rows, nn::MatrixView<float> inputs);
+  // inputs.row(m) = sample rows[m], and its target likewise. What will be filled in after that, if
+  // it is known, is `next`: see Dataset::copy_samples().
+  void fill(std::span<const std::uint32_t> rows, nn::MatrixView<float> inputs,
+            std::span<const std::uint32_t> next = {});
 
   // Of the samples that fill() brought in last.
   nn::Targets<float> targets() const;

@@ -77,7 +77,7 @@ void predict(const nn::Network<float>& network, std::span<const float> parameter
   nn::Workspace<float> workspace(network, kBlock, false);
   for_each_block(rows, rank, ranks, [&](std::size_t, std::span<const std::uint32_t> block) {
     const auto inputs = workspace.input();
-    for (std::size_t m = 0; m < block.size(); ++m) data.copy_sample(block[m], inputs.row(m));
+    data.copy_samples(block, inputs.data, inputs.stride);
     network.forward({}, parameters, block.size(), workspace);
     const auto outputs = workspace.output(network.layers().size() - 1).top(block.size());
     network.outputs_to_predictions(outputs);
