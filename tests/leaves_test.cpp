@@ -9,7 +9,8 @@ TEST(LeafBounds, CoverTheBatchInOrderAndEvenly) {
   for (const std::size_t leaves : {1u, 2u, 8u, 64u}) {
     LeafBounds bounds(leaves);
     for (const std::size_t samples : {1u, 2u, 3u, 7u, 8u, 9u, 100u, 1003u}) {
-      bounds.set_batch(samples);
+      EXPECT_TRUE(bounds.set_batch(samples));
+      EXPECT_FALSE(bounds.set_batch(samples));
       EXPECT_EQ(bounds.begin(0), 0u);
       EXPECT_EQ(bounds.end(leaves - 1), samples);
       for (std::size_t l = 0; l < leaves; ++l) {

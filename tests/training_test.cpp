@@ -73,6 +73,18 @@ TEST(Training, ReportsEveryEpochAndLearns) {
   EXPECT_EQ(told.epochs.back().validation->samples, 34u);
 }
 
+TEST(Training, TellsOfStepsNoMoreOftenThanAsked) {
+  const auto data = test::small_dataset(135);
+  const Config config = small_config();
+  Training training(config, data, world());
+  Told told;
+  TrainingObserver observer = told.observer();
+  observer.step_interval = 3600;
+  training.run(observer, never);
+  // The first step of each epoch.
+  EXPECT_EQ(told.steps, world().rank() == 0 ? 4u : 0u);
+}
+
 TEST(Training, TrainLossIsTheMeanOverTheEpochAsItsBatchesSawIt) {
   const auto data = test::small_dataset(103);
   Config config = small_config();

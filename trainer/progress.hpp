@@ -72,7 +72,10 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
   ~Progress();  // clears the bar
 
-  // Cheap enough to be called after every step: draws only when the interval is over.
+  bool draws() const { return options_.bar != nullptr; }  // else update() does nothing
+  double interval() const { return options_.interval; }   // seconds
+
+  // Draws only when the interval is over.
   void update(const ProgressUpdate& update);
 
   void clear();

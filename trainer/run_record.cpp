@@ -45,9 +45,12 @@ void RunRecord::warn(std::string_view line) {
 }
 
 TrainingObserver RunRecord::observer() {
-  return {.step = [this](const StepReport& report) { show_step(report); },
+  std::function<void(const StepReport&)> step;
+  if (progress_.draws()) step = [this](const StepReport& report) { show_step(report); };
+  return {.step = std::move(step),
           .epoch = [this](const EpochReport& report) { keep_epoch(report); },
-          .save = [this](const Checkpoint& checkpoint) { keep_checkpoint(checkpoint); }};
+          .save = [this](const Checkpoint& checkpoint) { keep_checkpoint(checkpoint); },
+          .step_interval = progress_.interval()};
 }
 
 void RunRecord::show_step(const StepReport& report) {

@@ -21,8 +21,10 @@ std::size_t batch_size_of(const TrainingConfig& config, std::size_t samples) {
   return std::min(config.batch_size, samples);
 }
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point start, Clock::time_point end) {
+  return std::chrono::duration<double>(end - start).count();
 }
 
 // In the leaf tree's order; an empty leaf's 0 changes nothing.
@@ -140,48 +142,68 @@ bool Training::due_to_save() const {
 
 Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
                                        const std::function<bool()>& stop) {
-  std::vector<std::uint32_t> order = rows_.train;
-  if (config_.training.shuffle) {
-    const auto places = datasets::permutation(order.size(), config_.training.seed,
-                                              datasets::Purpose::shuffle, state_.epoch);
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = rows_.train[places[i]];
-  }
+  set_order();
   const std::uint64_t steps = steps_in_epoch();
+  // The end of one step is the start of the next, unless something else comes between.
+  auto start = Clock::now();
+  auto tell_at = start;
   while (state_.step_in_epoch < steps) {
     if (done()) return EpochEnd::cut_short;
-    const auto start = std::chrono::steady_clock::now();
-    const std::size_t first = state_.step_in_epoch * batch_size_;
-    const auto batch = std::span<const std::uint32_t>(order).subspan(
-        first, std::min(batch_size_, order.size() - first));
+    const auto batch = batch_at(state_.step_in_epoch);
     const bool stop_here = stop();
-    const auto outcome = step_.run(
-        state_.step + 1, batch, optimizer_, parameters_.span(), state_.epoch_loss_by_leaf,
-        state_.epoch_correct_by_leaf, {.stop = stop_here, .gradient_norm = next_step_is_told_of()});
+    const auto outcome =
+        step_.run(state_.step + 1, batch, batch_at(state_.step_in_epoch + 1), optimizer_,
+                  parameters_.span(), state_.epoch_loss_by_leaf, state_.epoch_correct_by_leaf,
+                  {.stop = stop_here, .gradient_norm = next_step_is_told_of(steps)});
     ++state_.step;
     ++state_.step_in_epoch;
     if (outcome.diverged) diverged(outcome.gradient_norm ? "gradient" : "loss");
     if (outcome.gradient_norm) state_.gradient_norm = *outcome.gradient_norm;
-    const double seconds = seconds_since(start);
+    const auto end = Clock::now();
+    const double seconds = seconds_between(start, end);
+    start = end;
     epoch_samples_here_ += batch.size();
     epoch_seconds_here_ += seconds;
     samples_trained_ += batch.size();
     seconds_trained_ += seconds;
     state_.seconds += seconds;
-    if (observer.step) {
+    if (observer.step && end >= tell_at) {
       observer.step({state_.epoch + 1, state_.step_in_epoch, steps, epoch_samples_here_,
                      epoch_seconds_here_, own_mean_loss()});
+      start = Clock::now();
+      tell_at = start + std::chrono::duration_cast<Clock::duration>(
+                            std::chrono::duration<double>(observer.step_interval));
     }
     if (outcome.stop) return EpochEnd::stopped;
-    if (state_.step_in_epoch < steps && !done() && due_to_save()) save(observer);
+    if (state_.step_in_epoch < steps && !done() && due_to_save()) {
+      save(observer);
+      start = Clock::now();
+    }
   }
   return EpochEnd::complete;
 }
 
+void Training::set_order() {
+  if (!config_.training.shuffle) {
+    order_ = rows_.train;
+    return;
+  }
+  order_ = datasets::permutation(rows_.train.size(), config_.training.seed,
+                                 datasets::Purpose::shuffle, state_.epoch);
+  for (std::uint32_t& row : order_) row = rows_.train[row];
+}
+
+// Empty past the epoch's end.
+std::span<const std::uint32_t> Training::batch_at(std::uint64_t step_in_epoch) const {
+  const std::size_t first = std::min(step_in_epoch * batch_size_, order_.size());
+  return std::span(order_).subspan(first, std::min(batch_size_, order_.size() - first));
+}
+
 // Whether the next step may be followed by a report or a checkpoint, which tell of its gradient.
-bool Training::next_step_is_told_of() const {
+bool Training::next_step_is_told_of(std::uint64_t steps_in_epoch) const {
   const std::uint64_t step = state_.step + 1;
   const std::uint64_t every = config_.checkpoint.every_steps;
-  return state_.step_in_epoch + 1 == steps_in_epoch() || step == config_.training.steps ||
+  return state_.step_in_epoch + 1 == steps_in_epoch || step == config_.training.steps ||
          (every > 0 && step % every == 0);
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -51,9 +52,10 @@ struct EpochReport {
 
 // Told of events as they happen. Calls come from the thread that runs the training.
 struct TrainingObserver {
-  std::function<void(const StepReport&)> step;
+  std::function<void(const StepReport&)> step;  // not more often than every `step_interval`
   std::function<void(const EpochReport&)> epoch;
   std::function<void(const Checkpoint&)> save;  // shall be on disk when it returns
+  double step_interval = 0;                     // seconds; 0: after every step
 };
 
 enum class TrainingEnd { finished, stopped_early, stopped_by_signal };
@@ -93,9 +95,11 @@ class Training {
 
   std::uint64_t steps_in_epoch() const;
   EpochEnd run_epoch(const TrainingObserver& observer, const std::function<bool()>& stop);
+  void set_order();
+  std::span<const std::uint32_t> batch_at(std::uint64_t step_in_epoch) const;
   EpochReport close_epoch(bool complete);
   bool due_to_save() const;
-  bool next_step_is_told_of() const;
+  bool next_step_is_told_of(std::uint64_t steps_in_epoch) const;
   void watch_for_early_stop(double validation_loss, EpochReport& report);
   void gather_leaf_sums();
   void save(const TrainingObserver& observer);
@@ -114,6 +118,7 @@ class Training {
   nn::Optimizer<float> optimizer_;
   TrainingStep step_;
   TrainingState state_;
+  std::vector<std::uint32_t> order_;  // the rows of the epoch under way
 
   bool stopped_early_ = false;
   std::uint64_t samples_trained_ = 0;

@@ -31,16 +31,18 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
     subtree_rows_.emplace_back(subtree.size + 1);
   }
   present_subtrees_.reserve(subtree_rows_.size());
+  present_leaves_.reserve(leaves_.end - leaves_.begin);
 }
 
 TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std::uint32_t> batch,
+                                        std::span<const std::uint32_t> next,
                                         nn::Optimizer<float>& optimizer,
                                         std::span<float> parameters, std::span<double> leaf_loss,
                                         std::span<double> leaf_correct, Wish wish) {
-  bounds_.set_batch(batch.size());
+  if (bounds_.set_batch(batch.size())) cut_into_leaves();
   const std::size_t first = bounds_.begin(leaves_.begin);
-  const std::size_t count = bounds_.end(leaves_.end - 1) - first;
-  const auto rows = batch.subspan(first, count);
+  const auto rows = own_part(batch);
+  batch_.fill(rows, workspace_.input(), own_part(next));
   Outcome outcome;
   if (alone_ && !wish.stop && !wish.gradient_norm) {
     const nn::Update<float> update = optimizer.rule_at(step, batch.size(), parameters);
@@ -48,7 +50,7 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
         !compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, &update);
     return outcome;
   }
-  if (count > 0) {
+  if (!rows.empty()) {
     compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, nullptr);
   }
   const auto [gradient, stopped] = reduction_.sum(bounds_.present(), wish.stop);
@@ -60,17 +62,22 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
   return outcome;
 }
 
+std::span<const std::uint32_t> TrainingStep::own_part(std::span<const std::uint32_t> batch) const {
+  const std::size_t leaves = bounds_.leaves();
+  const std::size_t first = leaves_.begin * batch.size() / leaves;
+  return batch.subspan(first, leaves_.end * batch.size() / leaves - first);
+}
+
 bool TrainingStep::compute_gradients(std::uint64_t step, std::span<const std::uint32_t> rows,
                                      std::size_t first_sample, std::span<const float> parameters,
                                      std::span<double> leaf_loss, std::span<double> leaf_correct,
                                      const nn::Update<float>* update) {
   const nn::Pass pass{.training = true, .seed = seed_, .step = step, .first_sample = first_sample};
-  batch_.fill(rows, workspace_.input());
   const auto outputs = network_.forward(pass, parameters, rows.size(), workspace_);
   nn::evaluate_loss<float>(network_.loss(), outputs, batch_.targets(), sample_loss_,
                            sample_correct_, workspace_.d_outputs().top(rows.size()));
   const bool finite = add_leaf_sums(first_sample, leaf_loss, leaf_correct);
-  describe_subtrees(first_sample, update);
+  for (nn::SubtreeGradient<float>& subtree : present_subtrees_) subtree.update = update;
   network_.backward(pass, parameters, rows.size(), workspace_, present_subtrees_);
   return finite;
 }
@@ -79,7 +86,7 @@ bool TrainingStep::add_leaf_sums(std::size_t first_sample, std::span<double> lea
                                  std::span<double> leaf_correct) const {
   bool finite = true;
   const bool classes = !batch_.targets().labels.empty();
-  for (std::size_t leaf = leaves_.begin; leaf < leaves_.end; ++leaf) {
+  for (const std::size_t leaf : present_leaves_) {
     double loss = 0;
     double correct = 0;
     for (std::size_t m = bounds_.begin(leaf) - first_sample; m < bounds_.end(leaf) - first_sample;
@@ -94,8 +101,13 @@ bool TrainingStep::add_leaf_sums(std::size_t first_sample, std::span<double> lea
   return finite;
 }
 
-// Subtrees without a sample are left out: the tree passes over them.
-void TrainingStep::describe_subtrees(std::size_t first_sample, const nn::Update<float>* update) {
+// Leaves and subtrees without a sample are left out: the tree passes over them.
+void TrainingStep::cut_into_leaves() {
+  present_leaves_.clear();
+  for (std::size_t leaf = leaves_.begin; leaf < leaves_.end; ++leaf) {
+    if (bounds_.present()[leaf]) present_leaves_.push_back(leaf);
+  }
+  const std::size_t first_sample = bounds_.begin(leaves_.begin);
   present_subtrees_.clear();
   const auto subtrees = reduction_.subtrees();
   for (std::size_t i = 0; i < subtrees.size(); ++i) {
@@ -104,9 +116,7 @@ void TrainingStep::describe_subtrees(std::size_t first_sample, const nn::Update<
       rows[l] = bounds_.begin(subtrees[i].first + l) - first_sample;
     }
     rows.back() = bounds_.end(subtrees[i].first + subtrees[i].size - 1) - first_sample;
-    if (rows.front() < rows.back()) {
-      present_subtrees_.push_back({rows, reduction_.partial(i), update});
-    }
+    if (rows.front() < rows.back()) present_subtrees_.push_back({rows, reduction_.partial(i)});
   }
 }
 

@@ -40,16 +40,19 @@ class TrainingStep {
   struct Outcome {
     // Euclidean norm of the mean gradient; a rank alone has it only where it was wished for.
     std::optional<double> gradient_norm;
-    bool stop = false;      // some rank was asked to stop
-    bool diverged = false;  // the norm is not finite or, where there is none, a sample's loss is not
+    bool stop = false;  // some rank was asked to stop
+    bool diverged =
+        false;  // the norm is not finite or, where there is none, a sample's loss is not
   };
 
-  // Collective. `step` counts from 1; `batch` names the rows of all ranks' samples. Adds each of
-  // this rank's leaves' sum of losses and number of hits to its place in leaf_loss and
-  // leaf_correct.
+  // Collective. `step` counts from 1; `batch` names the rows of all ranks' samples, and `next`
+  // those of the step after it, or none where that is not known: their bytes are on their way from
+  // memory while this step computes. Adds each of this rank's leaves' sum of losses and number of
+  // hits to its place in leaf_loss and leaf_correct.
   Outcome run(std::uint64_t step, std::span<const std::uint32_t> batch,
-              nn::Optimizer<float>& optimizer, std::span<float> parameters,
-              std::span<double> leaf_loss, std::span<double> leaf_correct, Wish wish);
+              std::span<const std::uint32_t> next, nn::Optimizer<float>& optimizer,
+              std::span<float> parameters, std::span<double> leaf_loss,
+              std::span<double> leaf_correct, Wish wish);
 
   // This rank's leaves.
   comm::LeafRange leaves() const { return leaves_; }
@@ -62,9 +65,10 @@ class TrainingStep {
                          std::size_t first_sample, std::span<const float> parameters,
                          std::span<double> leaf_loss, std::span<double> leaf_correct,
                          const nn::Update<float>* update);
+  std::span<const std::uint32_t> own_part(std::span<const std::uint32_t> batch) const;
   bool add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
                      std::span<double> leaf_correct) const;
-  void describe_subtrees(std::size_t first_sample, const nn::Update<float>* update);
+  void cut_into_leaves();
 
   const nn::Network<float>& network_;
   std::uint64_t seed_;
@@ -77,7 +81,9 @@ class TrainingStep {
   std::vector<float> sample_loss_;
   std::vector<std::uint8_t> sample_correct_;
 
-  // For each subtree of this rank, the bounds of its leaves in rows of the pass.
+  // What follows from the number of samples of the batch alone: of this rank the leaves that have
+  // samples and, for each subtree, the bounds of its leaves in rows of the pass.
+  std::vector<std::size_t> present_leaves_;
   std::vector<std::vector<std::size_t>> subtree_rows_;
   std::vector<nn::SubtreeGradient<float>> present_subtrees_;
 };
