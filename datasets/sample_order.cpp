@@ -41,6 +41,12 @@ class Words {
   std::size_t used_ = 0;
 };
 
+void check_count(std::size_t n) {
+  if (n <= std::numeric_limits<std::uint32_t>::max()) return;
+  throw std::length_error("a dataset has at most 4,294,967,295 samples, found " +
+                          std::to_string(n));
+}
+
 }  // namespace
 
 std::uint32_t uniform_below(std::uint32_t bound, std::uint64_t seed, Purpose purpose,
@@ -59,18 +65,21 @@ std::uint32_t uniform_below(std::uint32_t bound, std::uint64_t seed, Purpose pur
   return static_cast<std::uint32_t>(product >> 32);
 }
 
-std::vector<std::uint32_t> permutation(std::size_t n, std::uint64_t seed, Purpose purpose,
-                                       std::uint64_t epoch) {
-  if (n > std::numeric_limits<std::uint32_t>::max()) {
-    throw std::length_error("a dataset has at most 4,294,967,295 samples, found " +
-                            std::to_string(n));
-  }
-  std::vector<std::uint32_t> order(n);
+void permute(std::span<std::uint32_t> order, std::uint64_t seed, Purpose purpose,
+             std::uint64_t epoch) {
+  check_count(order.size());
   std::iota(order.begin(), order.end(), 0u);
-  for (std::size_t i = n; i-- > 1;) {
+  for (std::size_t i = order.size(); i-- > 1;) {
     const auto position = static_cast<std::uint32_t>(i);
     std::swap(order[i], order[uniform_below(position + 1, seed, purpose, epoch, position)]);
   }
+}
+
+std::vector<std::uint32_t> permutation(std::size_t n, std::uint64_t seed, Purpose purpose,
+                                       std::uint64_t epoch) {
+  check_count(n);
+  std::vector<std::uint32_t> order(n);
+  permute(order, seed, purpose, epoch);
   return order;
 }
 

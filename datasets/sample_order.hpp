@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace lockstep::datasets {
@@ -28,6 +29,10 @@ std::uint32_t uniform_below(std::uint32_t bound, std::uint64_t seed, Purpose pur
 // n-1 down to 1, entry i is swapped with entry uniform_below(i + 1, …, position = i).
 std::vector<std::uint32_t> permutation(std::size_t n, std::uint64_t seed, Purpose purpose,
                                        std::uint64_t epoch);
+
+// The same for n = order.size(), written to `order`. Allocates nothing.
+void permute(std::span<std::uint32_t> order, std::uint64_t seed, Purpose purpose,
+             std::uint64_t epoch);
 
 struct Split {
   std::vector<std::uint32_t> train, validation;  // ascending rows; disjoint, together all n

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "nn/dense.hpp"
@@ -75,6 +76,8 @@ class Workspace {
   Workspace(const Network<T>& network, std::size_t rows, bool training);
 
   MatrixView<T> input() { return input_.view(); }  // rows × inputs; the caller fills it
+  // Takes another matrix of that size for input(), and gives the former one for it.
+  void exchange_input(Matrix<T>& other) { std::swap(input_, other); }
   MatrixView<T> output(std::size_t layer) { return outputs_[layer].view(); }
   MatrixView<T> d_outputs() { return d_output(outputs_.size() - 1); }  // rows × network outputs
 

@@ -118,6 +118,12 @@ TEST(EpochLine, SaysWhatThereIs) {
                        .samples_per_second = 1234567,
                        .seconds = 12.34};
   EXPECT_EQ(epoch_line(summary), "epoch  3/10  loss 0.1234  1,234,567 samples/s  12.3 s");
+  summary.input_share = 0.0099;
+  EXPECT_EQ(epoch_line(summary), "epoch  3/10  loss 0.1234  1,234,567 samples/s  12.3 s");
+  summary.input_share = 0.034;
+  EXPECT_EQ(epoch_line(summary),
+            "epoch  3/10  loss 0.1234  1,234,567 samples/s  input 3 %  12.3 s");
+  summary.input_share = 0;
   summary.validation_loss = 0.5;
   summary.validation_accuracy = 0.97651;
   summary.best = true;

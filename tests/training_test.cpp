@@ -3,6 +3,9 @@
 #include "trainer/training.hpp"
 
 #include <gtest/gtest.h>
+#include <tbb/task_arena.h>
+
+#include <utility>
 
 #include "comm_main.hpp"
 #include "small_dataset.hpp"
@@ -83,6 +86,73 @@ TEST(Training, TellsOfStepsNoMoreOftenThanAsked) {
   training.run(observer, never);
   // The first step of each epoch.
   EXPECT_EQ(told.steps, world().rank() == 0 ? 4u : 0u);
+}
+
+// In an arena of `threads`: the parameters after training, with a stop after `steps_before_stop`
+// steps (0: none), from where another Training goes on with `threads_after`.
+struct Trained {
+  std::vector<float> parameters;
+  double train_loss = 0;
+  std::uint64_t batches_ahead = 0;
+  double input_seconds = 0, seconds = 0;
+};
+
+Trained train_with(int threads, int steps_before_stop = 0, int threads_after = 1) {
+  static const auto data = test::small_dataset(160'000);
+  Config config = small_config();
+  config.data.validation_fraction = 0;
+  config.training.batch_size = 60'000;  // enough to decode for every rank's share to be a task
+  config.training.epochs = 3;
+  Trained result;
+  Told told;
+  const auto keep = [&](Training& training) {
+    result.parameters = values(training.result());
+    result.train_loss = training.state().train_loss;
+    result.batches_ahead += training.input().times_ahead();
+    result.input_seconds += training.input_seconds();
+    result.seconds += training.seconds_trained();
+  };
+  tbb::task_arena(threads).execute([&] {
+    Training training(config, data, world());
+    int asked = 0;
+    training.run(told.observer(), [&] { return ++asked == steps_before_stop; });
+    keep(training);
+  });
+  if (steps_before_stop == 0) return result;
+  tbb::task_arena(threads_after).execute([&] {
+    Training training(config, data, world());
+    training.resume(told.saved.back(), "checkpoint");
+    training.run({}, never);
+    keep(training);
+  });
+  return result;
+}
+
+TEST(Training, DecodingAheadChangesNoBit) {
+  const Trained inline_input = train_with(1);
+  EXPECT_EQ(inline_input.batches_ahead, 0u);
+  EXPECT_GT(inline_input.input_seconds, 0.0);
+  EXPECT_LE(inline_input.input_seconds, world().size() == 1 ? inline_input.seconds : 3600.0);
+  for (const int threads : {2, 4}) {
+    const Trained ahead = train_with(threads);
+    EXPECT_EQ(ahead.batches_ahead, 3 * 3 - 1u);  // all but the first, over the epochs' ends too
+    EXPECT_EQ(ahead.parameters, inline_input.parameters) << threads;
+    EXPECT_EQ(ahead.train_loss, inline_input.train_loss) << threads;
+  }
+}
+
+TEST(Training, AStopWhileTheNextBatchIsDecodedChangesNoBit) {
+  if (world().size() > 1) return;  // only rank 0 has the checkpoint
+  const Trained whole = train_with(1);
+  for (const int steps : {1, 3, 5}) {
+    for (const auto& [before, after] : {std::pair(2, 1), std::pair(1, 2), std::pair(2, 2)}) {
+      const Trained cut = train_with(before, steps, after);
+      EXPECT_EQ(cut.parameters, whole.parameters) << steps << ' ' << before << ' ' << after;
+      EXPECT_EQ(cut.train_loss, whole.train_loss) << steps << ' ' << before << ' ' << after;
+      // One step alone has nothing decoded ahead.
+      EXPECT_EQ(cut.batches_ahead > 0, steps > 1 || after > 1);
+    }
+  }
 }
 
 TEST(Training, TrainLossIsTheMeanOverTheEpochAsItsBatchesSawIt) {

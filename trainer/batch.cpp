@@ -17,16 +17,16 @@ Batch::Batch(const nn::Network<float>& network, const datasets::Dataset& data, s
 void Batch::fill(std::span<const std::uint32_t> rows, nn::MatrixView<float> inputs,
                  std::span<const std::uint32_t> next) {
   rows_ = rows.size();
-  const double operations_per_row = 2.0 * static_cast<double>(inputs.cols);
-  nn::for_each_row_block(rows_, operations_per_row, [&](std::size_t begin, std::size_t end) {
-    const auto block = rows.subspan(begin, end - begin);
-    const auto rest = end < rows.size() ? rows.subspan(end) : next;
-    const auto upcoming = rest.first(std::min(rest.size(), nn::kRowsPerBlock));
-    data_.copy_samples(block, inputs.row(begin), inputs.stride, upcoming);
-    if (!labels_.empty()) data_.copy_labels(block, &labels_[begin]);
-    if (values_.rows() == 0) return;
-    for (std::size_t m = begin; m < end; ++m) set_target_values(m, rows[m]);
-  });
+  nn::for_each_row_block(
+      rows_, operations(1, inputs.cols), [&](std::size_t begin, std::size_t end) {
+        const auto block = rows.subspan(begin, end - begin);
+        const auto rest = end < rows.size() ? rows.subspan(end) : next;
+        const auto upcoming = rest.first(std::min(rest.size(), nn::kRowsPerBlock));
+        data_.copy_samples(block, inputs.row(begin), inputs.stride, upcoming);
+        if (!labels_.empty()) data_.copy_labels(block, &labels_[begin]);
+        if (values_.rows() == 0) return;
+        for (std::size_t m = begin; m < end; ++m) set_target_values(m, rows[m]);
+      });
 }
 
 // Under mean_squared_error a class stands as one-hot, or as itself where there is one output.

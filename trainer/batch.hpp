@@ -24,6 +24,11 @@ class Batch {
   void fill(std::span<const std::uint32_t> rows, nn::MatrixView<float> inputs,
             std::span<const std::uint32_t> next = {});
 
+  // What filling in takes, in floating-point operations that take as long (nn/parallel.hpp).
+  static double operations(std::size_t rows, std::size_t features) {
+    return 8.0 * static_cast<double>(rows) * static_cast<double>(features);
+  }
+
   // Of the samples that fill() brought in last.
   nn::Targets<float> targets() const;
 

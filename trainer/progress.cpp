@@ -118,6 +118,8 @@ std::string epoch_line(const EpochSummary& summary) {
     line += fmt::format(" ({:5.2f} %)", 100 * *summary.validation_accuracy);
   }
   line += fmt::format("  {} samples/s  ", rate_text(summary.samples_per_second));
+  if (summary.input_share >= 0.01)
+    line += fmt::format("input {:.0f} %  ", 100 * summary.input_share);
   line +=
       summary.seconds < 100 ? fmt::format("{:.1f} s", summary.seconds) : time_text(summary.seconds);
   return line;

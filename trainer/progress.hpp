@@ -40,7 +40,8 @@ struct EpochSummary {
   std::optional<double> validation_accuracy = {};
   double samples_per_second = 0;
   double seconds = 0;
-  bool best = false;  // the best validation loss so far
+  double input_share = 0;  // of the training time in which steps waited for samples
+  bool best = false;       // the best validation loss so far
 };
 
 // "epoch 3/10 [#####-----] 52%  41,200 samples/s  loss 0.1234  2:31 left", in at most `width`
@@ -49,7 +50,8 @@ std::string progress_line(const ProgressUpdate& update, std::optional<double> se
                           std::size_t width);
 
 // "epoch  3/10  loss 0.1234  validation 0.2345* (97.65 %)  41,200 samples/s  12.3 s": of the
-// training the loss, of the validation loss and accuracy, where * marks the best so far.
+// training the loss, of the validation loss and accuracy, where * marks the best so far. If steps
+// waited for samples for 1 % of the time or more, "  input 3 %" follows the rate.
 std::string epoch_line(const EpochSummary& summary);
 
 class Progress {

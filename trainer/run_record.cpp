@@ -76,6 +76,7 @@ void RunRecord::keep_epoch(const EpochReport& report) {
   line["samples"] = report.samples;
   line["seconds"] = report.seconds;
   line["samples_per_second"] = report.samples_per_second;
+  line["input_seconds"] = report.input_seconds;
   line["train_loss"] = report.train_loss;
   line["train_accuracy"] = or_null(report.train_accuracy);
   EpochSummary summary{
@@ -84,6 +85,7 @@ void RunRecord::keep_epoch(const EpochReport& report) {
       .train_loss = report.train_loss,
       .samples_per_second = report.samples_per_second,
       .seconds = report.seconds,
+      .input_share = report.input_share,
       .best = report.best};
   if (report.validation) {
     line["validation_loss"] = report.validation->loss;

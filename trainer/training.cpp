@@ -48,8 +48,12 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       batch_size_(batch_size_of(config.training, rows_.train.size())),
       parameters_(network_.layout().buffer_size()),
       optimizer_(network_.layout(), optimizer_options(config)),
-      step_(network_, data, communicator, config.training.leaves, batch_size_,
-            config.training.seed) {
+      order_(rows_.train, {.shuffle = config.training.shuffle,
+                           .seed = config.training.seed,
+                           .batch_size = batch_size_}),
+      // A second copy of the whole dataset's inputs would cost more than decoding it once an epoch.
+      step_(network_, data, communicator, config.training.leaves, batch_size_, config.training.seed,
+            batch_size_ < rows_.train.size()) {
   state_.epoch_loss_by_leaf.resize(config.training.leaves);
   state_.epoch_correct_by_leaf.resize(config.training.leaves);
   network_.initialize(config.training.seed, parameters_.span());
@@ -142,18 +146,20 @@ bool Training::due_to_save() const {
 
 Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
                                        const std::function<bool()>& stop) {
-  set_order();
-  const std::uint64_t steps = steps_in_epoch();
   // The end of one step is the start of the next, unless something else comes between.
   auto start = Clock::now();
+  order_.begin(state_.epoch);
+  const std::uint64_t steps = steps_in_epoch();
   auto tell_at = start;
   while (state_.step_in_epoch < steps) {
     if (done()) return EpochEnd::cut_short;
-    const auto batch = batch_at(state_.step_in_epoch);
+    const auto batch = order_.batch(state_.step_in_epoch);
+    const auto next = state_.step_in_epoch + 1 < steps ? order_.batch(state_.step_in_epoch + 1)
+                                                       : order_.first_of_next_epoch();
     const bool stop_here = stop();
     const auto outcome =
-        step_.run(state_.step + 1, batch, batch_at(state_.step_in_epoch + 1), optimizer_,
-                  parameters_.span(), state_.epoch_loss_by_leaf, state_.epoch_correct_by_leaf,
+        step_.run(state_.step + 1, batch, next, optimizer_, parameters_.span(),
+                  state_.epoch_loss_by_leaf, state_.epoch_correct_by_leaf,
                   {.stop = stop_here, .gradient_norm = next_step_is_told_of(steps)});
     ++state_.step;
     ++state_.step_in_epoch;
@@ -161,6 +167,7 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
     if (outcome.gradient_norm) state_.gradient_norm = *outcome.gradient_norm;
     const auto end = Clock::now();
     const double seconds = seconds_between(start, end);
+    epoch_input_seconds_here_ += seconds_between(start, outcome.input_ready);
     start = end;
     epoch_samples_here_ += batch.size();
     epoch_seconds_here_ += seconds;
@@ -181,22 +188,6 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
     }
   }
   return EpochEnd::complete;
-}
-
-void Training::set_order() {
-  if (!config_.training.shuffle) {
-    order_ = rows_.train;
-    return;
-  }
-  order_ = datasets::permutation(rows_.train.size(), config_.training.seed,
-                                 datasets::Purpose::shuffle, state_.epoch);
-  for (std::uint32_t& row : order_) row = rows_.train[row];
-}
-
-// Empty past the epoch's end.
-std::span<const std::uint32_t> Training::batch_at(std::uint64_t step_in_epoch) const {
-  const std::size_t first = std::min(step_in_epoch * batch_size_, order_.size());
-  return std::span(order_).subspan(first, std::min(batch_size_, order_.size() - first));
 }
 
 // Whether the next step may be followed by a report or a checkpoint, which tell of its gradient.
@@ -245,6 +236,14 @@ void Training::gather_leaf_sums() {
   }
 }
 
+// Collective: every rank waits for the slowest.
+double Training::longest_input_wait() const {
+  const std::vector<std::size_t> counts(communicator_.size(), 1);
+  std::vector<double> all(communicator_.size());
+  communicator_.all_gather(std::vector<double>{epoch_input_seconds_here_}, counts, all);
+  return std::ranges::max(all);
+}
+
 EpochReport Training::close_epoch(bool complete) {
   gather_leaf_sums();
   EpochReport report;
@@ -253,9 +252,12 @@ EpochReport Training::close_epoch(bool complete) {
   report.step = state_.step;
   report.samples = samples_done_in_epoch();
   report.seconds = state_.seconds;
+  report.input_seconds = longest_input_wait();
   if (epoch_seconds_here_ > 0) {
     report.samples_per_second = static_cast<double>(epoch_samples_here_) / epoch_seconds_here_;
+    report.input_share = report.input_seconds / epoch_seconds_here_;
   }
+  input_seconds_ += report.input_seconds;
   report.learning_rate = config_.optimizer.learning_rate;
   report.gradient_norm = state_.gradient_norm;
   const double samples = static_cast<double>(report.samples);
@@ -272,6 +274,7 @@ EpochReport Training::close_epoch(bool complete) {
   }
   epoch_samples_here_ = 0;
   epoch_seconds_here_ = 0;
+  epoch_input_seconds_here_ = 0;
   if (complete) {
     if (report.validation) watch_for_early_stop(report.validation->loss, report);
     ++state_.epoch;

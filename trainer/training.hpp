@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -19,6 +18,7 @@
 #include "nn/optimizer.hpp"
 #include "trainer/checkpoint.hpp"
 #include "trainer/config.hpp"
+#include "trainer/epoch_order.hpp"
 #include "trainer/evaluation.hpp"
 #include "trainer/training_step.hpp"
 
@@ -42,6 +42,9 @@ struct EpochReport {
   std::uint64_t samples = 0;      // trained on in this epoch
   double seconds = 0;             // training time of the whole run so far, evaluation left out
   double samples_per_second = 0;  // in this process's share of the epoch
+  double input_seconds = 0;       // of that share, in which steps waited for samples: the longest
+                                  // of all ranks' sums
+  double input_share = 0;         // the same as a share of that time
   double train_loss = 0;          // mean over the epoch's samples, each as its batch saw it
   std::optional<double> train_accuracy;
   std::optional<Evaluation> validation;
@@ -86,17 +89,19 @@ class Training {
   // The run's result: the best parameters under early stopping, else the last.
   std::span<const float> result() const;
 
-  // Training speed of this process: samples trained on, and the seconds that took.
+  // Training speed of this process: samples trained on, the seconds that took, and how many of
+  // these the steps waited for their input.
   std::uint64_t samples_trained() const { return samples_trained_; }
   double seconds_trained() const { return seconds_trained_; }
+  double input_seconds() const { return input_seconds_; }
+  const Input& input() const { return step_.input(); }
 
  private:
   enum class EpochEnd { complete, cut_short, stopped };
 
   std::uint64_t steps_in_epoch() const;
   EpochEnd run_epoch(const TrainingObserver& observer, const std::function<bool()>& stop);
-  void set_order();
-  std::span<const std::uint32_t> batch_at(std::uint64_t step_in_epoch) const;
+  double longest_input_wait() const;
   EpochReport close_epoch(bool complete);
   bool due_to_save() const;
   bool next_step_is_told_of(std::uint64_t steps_in_epoch) const;
@@ -116,15 +121,17 @@ class Training {
   nn::AlignedBuffer<float> parameters_;
   nn::AlignedBuffer<float> best_;
   nn::Optimizer<float> optimizer_;
+  EpochOrder order_;
   TrainingStep step_;
   TrainingState state_;
-  std::vector<std::uint32_t> order_;  // the rows of the epoch under way
 
   bool stopped_early_ = false;
   std::uint64_t samples_trained_ = 0;
   double seconds_trained_ = 0;
+  double input_seconds_ = 0;              // of all epochs that were reported
   std::uint64_t epoch_samples_here_ = 0;  // trained on by this process in the epoch under way
   double epoch_seconds_here_ = 0;
+  double epoch_input_seconds_here_ = 0;
 };
 
 }  // namespace lockstep::trainer

@@ -16,15 +16,16 @@ std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_
 
 TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
                            comm::Communicator& communicator, std::size_t leaves,
-                           std::size_t largest_batch, std::uint64_t seed)
+                           std::size_t largest_batch, std::uint64_t seed, bool ahead)
     : network_(network),
       seed_(seed),
       alone_(communicator.size() == 1),
+      others_(others_can_work()),
       leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
       reduction_(communicator, leaves, network.layout().buffer_size()),
       bounds_(leaves),
       workspace_(network, most_rows(leaves_, leaves, largest_batch), true),
-      batch_(network, data, most_rows(leaves_, leaves, largest_batch)),
+      input_(network, data, most_rows(leaves_, leaves, largest_batch), ahead),
       sample_loss_(most_rows(leaves_, leaves, largest_batch)),
       sample_correct_(sample_loss_.size()) {
   for (const comm::Subtree& subtree : reduction_.subtrees()) {
@@ -40,15 +41,32 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
                                         std::span<float> parameters, std::span<double> leaf_loss,
                                         std::span<double> leaf_correct, Wish wish) {
   if (bounds_.set_batch(batch.size())) cut_into_leaves();
-  const std::size_t first = bounds_.begin(leaves_.begin);
   const auto rows = own_part(batch);
-  batch_.fill(rows, workspace_.input(), own_part(next));
   Outcome outcome;
+  input_.bring(rows, own_part(next), workspace_);
+  outcome.input_ready = std::chrono::steady_clock::now();
+  const auto rest = [&] {
+    compute(step, batch.size(), rows, optimizer, parameters, leaf_loss, leaf_correct, wish,
+            outcome);
+  };
+  if (others_) {
+    apart_from_background(rest);
+  } else {
+    rest();
+  }
+  return outcome;
+}
+
+void TrainingStep::compute(std::uint64_t step, std::size_t samples,
+                           std::span<const std::uint32_t> rows, nn::Optimizer<float>& optimizer,
+                           std::span<float> parameters, std::span<double> leaf_loss,
+                           std::span<double> leaf_correct, Wish wish, Outcome& outcome) {
+  const std::size_t first = bounds_.begin(leaves_.begin);
   if (alone_ && !wish.stop && !wish.gradient_norm) {
-    const nn::Update<float> update = optimizer.rule_at(step, batch.size(), parameters);
+    const nn::Update<float> update = optimizer.rule_at(step, samples, parameters);
     outcome.diverged =
         !compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, &update);
-    return outcome;
+    return;
   }
   if (!rows.empty()) {
     compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, nullptr);
@@ -56,10 +74,9 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
   const auto [gradient, stopped] = reduction_.sum(bounds_.present(), wish.stop);
   outcome.stop = stopped;
   // The ranks must agree on whether the run has diverged, and all of them have the gradient.
-  outcome.gradient_norm = std::sqrt(optimizer.mean_gradient_squares(batch.size(), gradient));
+  outcome.gradient_norm = std::sqrt(optimizer.mean_gradient_squares(samples, gradient));
   outcome.diverged = !std::isfinite(*outcome.gradient_norm);
-  optimizer.update(step, batch.size(), parameters, gradient);
-  return outcome;
+  optimizer.update(step, samples, parameters, gradient);
 }
 
 std::span<const std::uint32_t> TrainingStep::own_part(std::span<const std::uint32_t> batch) const {
@@ -74,7 +91,7 @@ bool TrainingStep::compute_gradients(std::uint64_t step, std::span<const std::ui
                                      const nn::Update<float>* update) {
   const nn::Pass pass{.training = true, .seed = seed_, .step = step, .first_sample = first_sample};
   const auto outputs = network_.forward(pass, parameters, rows.size(), workspace_);
-  nn::evaluate_loss<float>(network_.loss(), outputs, batch_.targets(), sample_loss_,
+  nn::evaluate_loss<float>(network_.loss(), outputs, input_.targets(), sample_loss_,
                            sample_correct_, workspace_.d_outputs().top(rows.size()));
   const bool finite = add_leaf_sums(first_sample, leaf_loss, leaf_correct);
   for (nn::SubtreeGradient<float>& subtree : present_subtrees_) subtree.update = update;
@@ -85,7 +102,7 @@ bool TrainingStep::compute_gradients(std::uint64_t step, std::span<const std::ui
 bool TrainingStep::add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
                                  std::span<double> leaf_correct) const {
   bool finite = true;
-  const bool classes = !batch_.targets().labels.empty();
+  const bool classes = !input_.targets().labels.empty();
   for (const std::size_t leaf : present_leaves_) {
     double loss = 0;
     double correct = 0;

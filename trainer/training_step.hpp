@@ -7,6 +7,7 @@
 // caller at a time.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -16,18 +17,19 @@
 #include "datasets/dataset.hpp"
 #include "nn/network.hpp"
 #include "nn/optimizer.hpp"
-#include "trainer/batch.hpp"
+#include "trainer/input.hpp"
 #include "trainer/leaves.hpp"
 
 namespace lockstep::trainer {
 
 class TrainingStep {
  public:
-  // Collective. For batches of up to `largest_batch` samples, cut into `leaves`. All arguments are
-  // views and outlive the step.
+  // Collective. For batches of up to `largest_batch` samples, cut into `leaves`. With `ahead` there
+  // is memory to decode the next batch meanwhile (input.hpp). Views its arguments, and runs on the
+  // threads of the task arena that it was made in.
   TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
                comm::Communicator& communicator, std::size_t leaves, std::size_t largest_batch,
-               std::uint64_t seed);
+               std::uint64_t seed, bool ahead);
 
   // What a step is asked for beside moving the parameters.
   struct Wish {
@@ -36,19 +38,19 @@ class TrainingStep {
                                  // right where their gradient is computed, which is faster
   };
 
-  // What came of a step, the same on every rank.
+  // What came of a step, the same on every rank but for the time.
   struct Outcome {
     // Euclidean norm of the mean gradient; a rank alone has it only where it was wished for.
     std::optional<double> gradient_norm;
     bool stop = false;  // some rank was asked to stop
     bool diverged =
         false;  // the norm is not finite or, where there is none, a sample's loss is not
+    std::chrono::steady_clock::time_point input_ready;  // when computing could begin
   };
 
   // Collective. `step` counts from 1; `batch` names the rows of all ranks' samples, and `next`
-  // those of the step after it, or none where that is not known: their bytes are on their way from
-  // memory while this step computes. Adds each of this rank's leaves' sum of losses and number of
-  // hits to its place in leaf_loss and leaf_correct.
+  // those of the step after it, or none where that is not known. Adds each of this rank's leaves'
+  // sum of losses and number of hits to its place in leaf_loss and leaf_correct.
   Outcome run(std::uint64_t step, std::span<const std::uint32_t> batch,
               std::span<const std::uint32_t> next, nn::Optimizer<float>& optimizer,
               std::span<float> parameters, std::span<double> leaf_loss,
@@ -56,8 +58,13 @@ class TrainingStep {
 
   // This rank's leaves.
   comm::LeafRange leaves() const { return leaves_; }
+  const Input& input() const { return input_; }
 
  private:
+  void compute(std::uint64_t step, std::size_t samples, std::span<const std::uint32_t> rows,
+               nn::Optimizer<float>& optimizer, std::span<float> parameters,
+               std::span<double> leaf_loss, std::span<double> leaf_correct, Wish wish,
+               Outcome& outcome);
   // The part of the step that no other rank takes part in: losses and gradients of this rank's
   // leaves; with `update`, which only a rank alone may give, the parameters move by them. Returns
   // whether all losses are finite.
@@ -72,12 +79,13 @@ class TrainingStep {
 
   const nn::Network<float>& network_;
   std::uint64_t seed_;
-  bool alone_;  // one rank
+  bool alone_;   // one rank
+  bool others_;  // more than one thread
   comm::LeafRange leaves_;
   comm::TreeReduction reduction_;
   LeafBounds bounds_;
   nn::Workspace<float> workspace_;
-  Batch batch_;
+  Input input_;
   std::vector<float> sample_loss_;
   std::vector<std::uint8_t> sample_correct_;
 

@@ -270,6 +270,7 @@ class TrainRun {
     summary["steps"] = training.state().step;
     summary["seconds"] = training.state().seconds;
     summary["samples_per_second"] = speed;
+    summary["input_seconds"] = training.input_seconds();
     summary["train_loss"] = nullptr;
     if (std::isfinite(training.state().train_loss)) {
       summary["train_loss"] = training.state().train_loss;

@@ -1,0 +1,38 @@
+#include "trainer/input.hpp"
+
+#include <algorithm>
+
+#include "nn/parallel.hpp"
+
+namespace lockstep::trainer {
+
+Input::Input(const nn::Network<float>& network, const datasets::Dataset& data, std::size_t rows,
+             bool ahead)
+    : features_(data.features()),
+      batches_{Batch(network, data, rows), Batch(network, data, ahead ? rows : 0)} {
+  if (!ahead || !others_can_work() || !worth_a_task(rows)) return;
+  later_inputs_ = nn::Matrix<float>(rows, features_);
+  later_rows_.reserve(rows);
+}
+
+bool Input::worth_a_task(std::size_t rows) const {
+  return Batch::operations(rows, features_) >= nn::kOperationsWorthATask;
+}
+
+void Input::bring(std::span<const std::uint32_t> rows, std::span<const std::uint32_t> next,
+                  nn::Workspace<float>& workspace) {
+  const bool decoded = background_.under_way() && std::ranges::equal(rows, later_rows_);
+  background_.wait();
+  if (decoded) {
+    workspace.exchange_input(later_inputs_);
+    std::swap(now_, later_);
+    ++times_ahead_;
+  } else {
+    now_->fill(rows, workspace.input(), next);
+  }
+  if (later_inputs_.rows() == 0 || !worth_a_task(next.size())) return;
+  later_rows_.assign(next.begin(), next.end());
+  background_.start([this] { later_->fill(later_rows_, later_inputs_.view()); });
+}
+
+}  // namespace lockstep::trainer
