@@ -42,8 +42,9 @@ class ContractTest : public test::ProgramTest {
   // Everything in a summary that does not tell of how it was computed.
   nlohmann::json result(const std::string& out) const {
     nlohmann::json all = summary(out);
-    for (const char* key : {"ranks", "threads", "seconds", "samples_per_second", "input_seconds"})
+    for (const char* key : {"ranks", "threads", "seconds", "samples_per_second", "input_seconds"}) {
       all.erase(key);
+    }
     return all;
   }
 

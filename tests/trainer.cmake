@@ -22,3 +22,12 @@ foreach(name IN ITEMS background batch cpu_quota epoch_order input leaves placem
 endforeach()
 lockstep_test(NAME evaluation_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 lockstep_test(NAME training_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
+
+# It puts its own malloc in the place of the C library's, which the sanitizers do as well.
+if(NOT LOCKSTEP_SANITIZE AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  lockstep_test(NAME step_calls_test LIBS lockstep::trainer)
+  set_tests_properties(step_calls_test PROPERTIES PROCESSORS 2
+    ENVIRONMENT "${LOCKSTEP_MPI_ENVIRONMENT}"
+    # Where the system does not let a process be traced, this is said instead of "Passed".
+    SKIP_REGULAR_EXPRESSION "were NOT counted")
+endif()
