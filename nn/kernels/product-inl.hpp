@@ -100,7 +100,7 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
   const bool in_place = !product.b_transposed && row_end - row_begin < kRowsWorthPacking &&
-                        cols == panels * kPanel<T>;
+                        cols % kRegister<T> == 0;
   alignas(kAlignment) T packed[kPanelsAtOnce * kPanelSize];
   alignas(kAlignment) T bias[kPanelsAtOnce * kPanel<T>];
   if (product.bias != nullptr) {
