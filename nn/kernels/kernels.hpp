@@ -37,7 +37,7 @@ inline constexpr std::size_t kMaxLeaves = std::size_t{1} << kMaxTreeLevels;
 template <class T>
 struct Product {
   MatrixView<const T> a;     // rows × depth
-  const T* b = nullptr;      // any alignment
+  const T* b = nullptr;      // any alignment; kLanes elements beyond its last may be read
   std::size_t b_stride = 0;  // elements from one stored row of b to the next
   bool b_transposed = false;
   MatrixView<T> c;                           // rows × cols

@@ -105,8 +105,8 @@ struct WriteGradient {
 // … or parameters move by it.
 template <class Mover, class T>
 struct MoveParameters {
-  const Mover& mover;
-  const Update<T>& u;
+  Mover mover;
+  Update<T> u;
 
   HWY_INLINE void whole(Vector<T> gradient, std::size_t at) const {
     mover.move(gradient, u.parameters + at, advance(u.moment1, at), advance(u.moment2, at));
@@ -151,21 +151,23 @@ HWY_INLINE void slot_tiles(const Slots<T>& slots, std::size_t outputs, std::size
   }
 }
 
+// From the last input to the first: the forward product went from the first to the last, so those at
+// the end are still in the nearest cache, and those at the start will be for the next forward.
 template <std::size_t kLeaves, class T, class Use>
 void slot_gradient_of(const WeightGradient<T>& job, const Slots<T>& slots, std::size_t output_begin,
-                      std::size_t output_end, const Use& use) {
-  std::size_t input = 0;
+                      std::size_t output_end, Use use) {
+  std::size_t input = job.inputs;
   if (output_end - output_begin <= kRegister<T>) {
-    for (; input + 4 <= job.inputs; input += 4) {
+    while (input >= 4) {
+      input -= 4;
       slot_tiles<kLeaves, 4>(slots, job.outputs, input, output_begin, output_end, use);
     }
   }
-  for (; input + 2 <= job.inputs; input += 2) {
+  while (input >= 2) {
+    input -= 2;
     slot_tiles<kLeaves, 2>(slots, job.outputs, input, output_begin, output_end, use);
   }
-  if (input < job.inputs) {
-    slot_tiles<kLeaves, 1>(slots, job.outputs, input, output_begin, output_end, use);
-  }
+  if (input > 0) slot_tiles<kLeaves, 1>(slots, job.outputs, 0, output_begin, output_end, use);
 }
 
 template <class T, class Use>
