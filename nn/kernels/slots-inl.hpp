@@ -116,58 +116,59 @@ struct MoveParameters {
   }
 };
 
-// kRows inputs from `input` on, by kVectors registers of outputs from `output` on, `cols` of them.
-template <std::size_t kLeaves, std::size_t kRows, std::size_t kVectors, class T, class Use>
+// kRows inputs from `input` on, by kVectors registers of outputs from `output` on, all of them or the
+// first `cols`.
+template <std::size_t kLeaves, std::size_t kRows, std::size_t kVectors, bool kAll, class T, class Use>
 HWY_INLINE void slot_tile(const Slots<T>& slots, std::size_t outputs, std::size_t input,
                           std::size_t output, std::size_t cols, const Use& use) {
   SlotTile<T, kRows, kVectors> tile;
   sum_slots<0, kLeaves>(slots, input, output, tile);
   const std::size_t at = input * outputs + output;
-  if (cols >= tile.kColumns) {
+  if constexpr (kAll) {
     tile.for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
       use.whole(s, at + r * outputs + v * kRegister<T>);
     });
-    return;
-  }
-  alignas(kAlignment) T gradient[kRows * tile.kColumns];
-  tile.store(gradient, tile.kColumns);
-  for (std::size_t r = 0; r < kRows; ++r) {
-    for (std::size_t j = 0; j < cols; j += kRegister<T>) {
-      use.part(gradient + r * tile.kColumns + j, std::min(kRegister<T>, cols - j),
-               at + r * outputs + j);
+  } else {
+    alignas(kAlignment) T gradient[kRows * tile.kColumns];
+    tile.store(gradient, tile.kColumns);
+    for (std::size_t r = 0; r < kRows; ++r) {
+      use.part(gradient + r * tile.kColumns, cols, at + r * outputs);
     }
   }
 }
 
-// kRows inputs from `input` on, by outputs [begin, end).
+// Outputs [begin, end) of kRows inputs.
 template <std::size_t kLeaves, std::size_t kRows, class T, class Use>
-HWY_INLINE void slot_tiles(const Slots<T>& slots, std::size_t outputs, std::size_t input,
-                           std::size_t begin, std::size_t end, const Use& use) {
-  for (; end - begin >= 2 * kRegister<T>; begin += 2 * kRegister<T>) {
-    slot_tile<kLeaves, kRows, 2>(slots, outputs, input, begin, 2 * kRegister<T>, use);
+HWY_INLINE void slot_row(const Slots<T>& slots, std::size_t outputs, std::size_t input,
+                         std::size_t begin, std::size_t end, const Use& use) {
+  constexpr std::size_t kWide = 2 * kRegister<T>;
+  for (; end - begin >= kWide; begin += kWide) {
+    slot_tile<kLeaves, kRows, 2, true>(slots, outputs, input, begin, kWide, use);
   }
-  for (; begin < end; begin += kRegister<T>) {
-    slot_tile<kLeaves, kRows, 1>(slots, outputs, input, begin, end - begin, use);
+  if (end - begin >= kRegister<T>) {
+    slot_tile<kLeaves, kRows, 1, true>(slots, outputs, input, begin, kRegister<T>, use);
+    begin += kRegister<T>;
   }
+  if (begin < end) slot_tile<kLeaves, kRows, 1, false>(slots, outputs, input, begin, end - begin, use);
 }
 
 // From the last input to the first: the forward product went from the first to the last, so those at
 // the end are still in the nearest cache, and those at the start will be for the next forward.
+// Not inlined, so that each has the registers to itself; `use` by value, so that it is in them.
 template <std::size_t kLeaves, class T, class Use>
-void slot_gradient_of(const WeightGradient<T>& job, const Slots<T>& slots, std::size_t output_begin,
-                      std::size_t output_end, Use use) {
+HWY_NOINLINE void slot_gradient_of(const WeightGradient<T>& job, const Slots<T>& slots,
+                                   std::size_t output_begin, std::size_t output_end, Use use) {
+  const std::size_t outputs = job.outputs;
   std::size_t input = job.inputs;
-  if (output_end - output_begin <= kRegister<T>) {
-    while (input >= 4) {
-      input -= 4;
-      slot_tiles<kLeaves, 4>(slots, job.outputs, input, output_begin, output_end, use);
+  if (output_end - output_begin == kRegister<T>) {
+    for (; input >= 4; input -= 4) {
+      slot_tile<kLeaves, 4, 1, true>(slots, outputs, input - 4, output_begin, kRegister<T>, use);
     }
   }
-  while (input >= 2) {
-    input -= 2;
-    slot_tiles<kLeaves, 2>(slots, job.outputs, input, output_begin, output_end, use);
+  for (; input >= 2; input -= 2) {
+    slot_row<kLeaves, 2>(slots, outputs, input - 2, output_begin, output_end, use);
   }
-  if (input > 0) slot_tiles<kLeaves, 1>(slots, job.outputs, 0, output_begin, output_end, use);
+  if (input > 0) slot_row<kLeaves, 1>(slots, outputs, 0, output_begin, output_end, use);
 }
 
 template <class T, class Use>
