@@ -35,7 +35,9 @@ constexpr std::size_t padded_stride(std::size_t cols) {
 void* allocate_aligned(std::size_t bytes);
 void free_aligned(void* memory) noexcept;
 
-// `size` elements, zero at first, aligned to kAlignment. Move-only; moved-from is empty.
+// `size` elements, zero at first, aligned to kAlignment. kLanes elements beyond the last may be read,
+// for nothing: a row in the middle of a buffer is read in whole groups too. Move-only; moved-from is
+// empty.
 template <class T>
 class AlignedBuffer {
   static_assert(std::is_arithmetic_v<T>);  // zero bytes are zeros
@@ -43,7 +45,8 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t size)
-      : data_(static_cast<T*>(allocate_aligned(size * sizeof(T)))), size_(size) {}
+      : data_(static_cast<T*>(allocate_aligned(size == 0 ? 0 : (size + kLanes) * sizeof(T)))),
+        size_(size) {}
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {

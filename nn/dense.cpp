@@ -1,5 +1,7 @@
 #include "nn/dense.hpp"
 
+#include <vector>
+
 #include "nn/product.hpp"
 
 namespace lockstep::nn {
@@ -9,8 +11,8 @@ Dense<T>::Dense(const std::string& name, std::size_t inputs, const DenseOptions&
                 ParameterLayout& layout)
     : Layer<T>(inputs, options.outputs),
       options_(options),
-      weight_tensor_(layout.add(name + ".weight", {options.outputs, inputs}, false)),
-      weight_offset_(layout.tensors()[weight_tensor_].offset) {
+      weight_index_(layout.add(name + ".weight", {options.outputs, inputs}, false)),
+      weight_(layout.tensors()[weight_index_]) {
   if (options.bias) {
     const std::size_t tensor = layout.add(name + ".bias", {options.outputs}, true);
     bias_offset_ = layout.tensors()[tensor].offset;
@@ -30,9 +32,10 @@ std::string Dense<T>::describe() const {
 
 template <class T>
 void Dense<T>::initialize(std::uint64_t seed, std::span<T> parameters) const {
+  std::vector<T> weights(weight_.size);
   nn::initialize<T>({options_.initializer, options_.scale, this->inputs(), this->outputs()}, seed,
-                    weight_tensor_,
-                    parameters.subspan(weight_offset_, this->inputs() * this->outputs()));
+                    weight_index_, weights);
+  weight_.put(std::span<const T>(weights), parameters);
   if (options_.bias) {
     std::ranges::fill(parameters.subspan(bias_offset_, this->outputs()), T{0});
   }
@@ -43,9 +46,8 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
                        MatrixView<T> y) const {
   Product<T> product;
   product.a = x;
-  product.b = parameters.data() + weight_offset_;
-  product.b_stride = this->inputs();
-  product.b_transposed = true;
+  product.b = parameters.data() + weight_.offset;
+  product.b_stride = this->outputs();
   product.c = y;
   product.bias = options_.bias ? parameters.data() + bias_offset_ : nullptr;
   // Softmax needs the whole row, which no single panel of the product has.
@@ -63,7 +65,7 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
 
 template <class T>
 std::size_t Dense<T>::scratch_size(std::size_t rows) const {
-  return weight_gradient_scratch<T>(rows, this->outputs(), this->inputs());
+  return weight_gradient_scratch<T>(rows, this->inputs(), this->outputs());
 }
 
 template <class T>
@@ -82,12 +84,13 @@ void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<c
   if (!d_x.empty()) {
     Product<T> product;
     product.a = d_y;
-    product.b = parameters.data() + weight_offset_;
-    product.b_stride = this->inputs();
+    product.b = parameters.data() + weight_.offset;
+    product.b_stride = this->outputs();
+    product.b_transposed = true;
     product.c = d_x;
     multiply(product);
   }
-  weight_gradients<T>(d_y, x, subtrees, weight_offset_, scratch);
+  weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch);
   if (options_.bias) {
     for (const SubtreeGradient<T>& subtree : subtrees) {
       T* d_bias = subtree.gradient.data() + bias_offset_;

@@ -1,6 +1,6 @@
 // A dense (fully connected) layer: y = activation(x Wᵀ + b).
 //
-// W: outputs × inputs, b: outputs, in the flat parameter buffer. Backward, with z the sum before
+// W: outputs × inputs (Wᵀ is what stands in the flat buffer), b: outputs. Backward, with z the sum before
 // the activation and m the samples: d_z = d_y activation'(y), d_x = d_z W, dW = sum_m d_zᵀ x, db =
 // sum_m d_z. See nn/layer.hpp for ownership and threads.
 #pragma once
@@ -41,8 +41,8 @@ class Dense final : public Layer<T> {
 
  private:
   DenseOptions options_;
-  std::size_t weight_tensor_;
-  std::size_t weight_offset_;
+  std::size_t weight_index_;  // of the tensor
+  ParameterTensor weight_;
   std::size_t bias_offset_ = 0;
 };
 

@@ -1,10 +1,15 @@
 // Where each parameter tensor lies in the one flat buffer that holds them all.
 //
-// Gradients and optimizer moments use buffers of the same layout. Tensors are row-major, in the
-// order of the layers, weight (outputs × inputs) before bias (outputs); each starts on a 64-byte
-// boundary, and the padding between them is zero at all times. Immutable once built; local.
+// Gradients and optimizer moments use buffers of the same layout. Tensors stand in the order of the
+// layers, weight before bias; each starts on a 64-byte boundary, and the padding between them is
+// zero at all times. Immutable once built; local.
+//
+// Outside of memory - in files, hashes and messages - a weight is outputs × inputs, as in PyTorch. In
+// the buffer it is inputs × outputs: the weights of one input lie together, one for each output, so
+// that the forward product and the weight's gradient read and write them as they stand.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <stdexcept>
@@ -18,10 +23,43 @@ namespace lockstep::nn {
 
 struct ParameterTensor {
   std::string name;                // as in a PyTorch nn.Sequential: "0.weight", "0.bias"
-  std::vector<std::size_t> shape;  // outermost first
+  std::vector<std::size_t> shape;  // outside of memory, slowest dimension first
   std::size_t offset = 0;          // elements from the start of the flat buffer
   std::size_t size = 0;            // elements, padding left out
   bool is_bias = false;
+
+  // The tensor's values in the order of `shape`, out of a flat buffer.
+  template <class T>
+  std::vector<T> values_in(std::span<const T> buffer) const {
+    std::vector<T> values(size);
+    for_each_place([&](std::size_t i, std::size_t at) { values[i] = buffer[at]; });
+    return values;
+  }
+
+  // The other way. `values` holds `size` elements.
+  template <class T, class U>
+  void put(std::span<const U> values, std::span<T> buffer) const {
+    for_each_place([&](std::size_t i, std::size_t at) { buffer[at] = static_cast<T>(values[i]); });
+  }
+
+ private:
+  // f(place in the order of `shape`, place in the flat buffer) for every element; matrices in blocks,
+  // since one of the two orders jumps.
+  template <class F>
+  void for_each_place(const F& f) const {
+    constexpr std::size_t kBlock = 32;
+    const std::size_t rows = shape.size() == 2 ? shape[0] : size;
+    const std::size_t cols = shape.size() == 2 ? shape[1] : 1;
+    for (std::size_t row = 0; row < rows; row += kBlock) {
+      for (std::size_t col = 0; col < cols; col += kBlock) {
+        for (std::size_t r = row; r < std::min(row + kBlock, rows); ++r) {
+          for (std::size_t c = col; c < std::min(col + kBlock, cols); ++c) {
+            f(r * cols + c, offset + c * rows + r);
+          }
+        }
+      }
+    }
+  }
 };
 
 class ParameterLayout {

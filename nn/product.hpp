@@ -44,41 +44,40 @@ void multiply(const Product<T>& product) {
 
 // Elements of scratch that weight_gradients() needs.
 template <class T>
-std::size_t weight_gradient_scratch(std::size_t rows, std::size_t outputs, std::size_t inputs) {
+std::size_t weight_gradient_scratch(std::size_t rows, std::size_t inputs, std::size_t outputs) {
   const Kernels<T>& kernel = kernels<T>();
-  return std::max(rows, kSlotLeaves * kSlotsPerLeaf) *
-         (round_up(round_up(outputs, kernel.tile_outputs), kLanes) +
-          round_up(inputs, kernel.panel_width));
+  return rows * (round_up(round_up(inputs, kernel.tile_inputs), kLanes) +
+                 round_up(outputs, kernel.panel_width));
 }
 
 namespace detail {
 
 // Packs both factors of a weight gradient into `scratch`, and tells the job.
 template <class T>
-void pack_factors(MatrixView<const T> d_y, MatrixView<const T> x, T* scratch,
+void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
                   WeightGradient<T>& job) {
   const Kernels<T>& kernel = kernels<T>();
-  T* packed_d_y = scratch + x.rows * round_up(x.cols, kernel.panel_width);
-  const std::size_t x_width = 4 * kernel.panel_width;
-  const std::size_t d_y_width = 8 * kernel.tile_outputs;
-  const std::size_t x_parts = parts_of(x.cols, x_width);
+  T* packed_x = scratch + x.rows * round_up(d_y.cols, kernel.panel_width);
+  const std::size_t d_y_width = 4 * kernel.panel_width;
+  const std::size_t x_width = 8 * kernel.tile_inputs;
   const std::size_t d_y_parts = parts_of(d_y.cols, d_y_width);
+  const std::size_t x_parts = parts_of(x.cols, x_width);
   const double operations = 2.0 * static_cast<double>(x.rows * (x.cols + d_y.cols));
-  for_each_part(x_parts + d_y_parts, operations, [&](std::size_t part) {
-    if (part < x_parts) {
-      const std::size_t begin = part * x_width;
-      kernel.pack_panels(x, begin, std::min(x.cols, begin + x_width), scratch);
+  for_each_part(d_y_parts + x_parts, operations, [&](std::size_t part) {
+    if (part < d_y_parts) {
+      const std::size_t begin = part * d_y_width;
+      kernel.pack_panels(d_y, begin, std::min(d_y.cols, begin + d_y_width), scratch);
     } else {
-      const std::size_t begin = (part - x_parts) * d_y_width;
-      kernel.pack_strips(d_y, begin, std::min(d_y.cols, begin + d_y_width), packed_d_y);
+      const std::size_t begin = (part - d_y_parts) * x_width;
+      kernel.pack_strips(x, begin, std::min(x.cols, begin + x_width), packed_x);
     }
   });
-  job.x = scratch;
-  job.x_step = kernel.panel_width;
-  job.x_panel = kernel.panel_width * x.rows;
-  job.d_y = packed_d_y;
-  job.d_y_step = kernel.tile_outputs;
-  job.d_y_strip = kernel.tile_outputs * x.rows;
+  job.d_y = scratch;
+  job.d_y_step = kernel.panel_width;
+  job.d_y_panel = kernel.panel_width * x.rows;
+  job.x = packed_x;
+  job.x_step = kernel.tile_inputs;
+  job.x_strip = kernel.tile_inputs * x.rows;
 }
 
 // The smallest subtree that holds all samples of a subtree: the rest of it changes no sum.
@@ -105,27 +104,22 @@ inline bool fits_slots(std::span<const std::size_t> leaf_rows) {
 }
 
 template <class T>
-void gradient_in_slots(MatrixView<const T> d_y, MatrixView<const T> x, T* scratch,
-                       WeightGradient<T>& job) {
-  constexpr std::size_t kOutputsPerPart = 32;
+void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradient<T>& job) {
   const Kernels<T>& kernel = kernels<T>();
-  T* packed_d_y =
-      scratch + kSlotLeaves * kSlotsPerLeaf * round_up(x.cols, kernel.panel_width);
-  job.slots = 0;
-  for (std::size_t l = 0; l + 1 < job.leaf_rows.size(); ++l) {
-    const std::size_t begin = job.leaf_rows[l], end = job.leaf_rows[l + 1];
-    kernel.pack_slots(d_y, x, begin, end, l * kSlotsPerLeaf, packed_d_y, scratch);
-    job.slots |= ((1u << (end - begin)) - 1) << l * kSlotsPerLeaf;
-  }
-  job.x = scratch;
-  job.d_y = packed_d_y;
+  job.x = x.data;
+  job.x_step = x.stride;
+  job.x_strip = kernel.tile_inputs;
+  job.d_y = d_y.data;
+  job.d_y_step = d_y.stride;
+  job.d_y_panel = kernel.panel_width;
+  const std::size_t outputs_per_part = kPanelsAtOnce * kernel.panel_width;
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   // Reading and writing a weight costs as much as several operations.
   const double operations = 2.0 * static_cast<double>(rows + 4) *
                             static_cast<double>(d_y.cols) * static_cast<double>(x.cols);
-  for_each_part(parts_of(d_y.cols, kOutputsPerPart), operations, [&](std::size_t part) {
-    const std::size_t begin = part * kOutputsPerPart;
-    kernel.slot_gradient(job, begin, std::min(d_y.cols, begin + kOutputsPerPart));
+  for_each_part(parts_of(d_y.cols, outputs_per_part), operations, [&](std::size_t part) {
+    const std::size_t begin = part * outputs_per_part;
+    kernel.slot_gradient(job, begin, std::min(d_y.cols, begin + outputs_per_part));
   });
 }
 
@@ -133,29 +127,28 @@ template <class T>
 void gradient_in_tiles(const WeightGradient<T>& job) {
   constexpr std::size_t kTilesPerPart = 8;
   const Kernels<T>& kernel = kernels<T>();
-  const std::size_t outputs_per_part = kTilesPerPart * kernel.tile_outputs;
-  const std::size_t blocks = parts_of(job.outputs, outputs_per_part);
-  const std::size_t panels = parts_of(job.inputs, kernel.panel_width);
+  const std::size_t inputs_per_part = kTilesPerPart * kernel.tile_inputs;
+  const std::size_t blocks = parts_of(job.inputs, inputs_per_part);
+  const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(job.outputs) *
                             static_cast<double>(job.inputs);
   for_each_part(panels * blocks, operations, [&](std::size_t part) {
-    const std::size_t begin = part % blocks * outputs_per_part;
-    const std::size_t panel = part / blocks;
-    kernel.weight_gradient(job, begin, std::min(job.outputs, begin + outputs_per_part), panel,
-                           panel + 1);
+    const std::size_t begin = part % blocks * inputs_per_part;
+    kernel.weight_gradient(job, begin, std::min(job.inputs, begin + inputs_per_part),
+                           part / blocks);
   });
 }
 
 }  // namespace detail
 
-// For each subtree, the slice of its gradient at `offset`, outputs × inputs, = sum over its leaves'
-// samples of d_yᵀ x, in their tree; or, where the subtree says so, the parameters there move by it.
+// For each subtree, the slice of its gradient at `offset`, inputs × outputs, = sum over its leaves'
+// samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it.
 template <class T>
-void weight_gradients(MatrixView<const T> d_y, MatrixView<const T> x,
+void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                       std::span<const SubtreeGradient<T>> subtrees, std::size_t offset,
                       std::span<T> scratch) {
-  WeightGradient<T> job{.outputs = d_y.cols, .inputs = x.cols};
+  WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols};
   bool packed = false;
   for (const SubtreeGradient<T>& subtree : subtrees) {
     assert(std::has_single_bit(subtree.leaf_rows.size() - 1) &&
@@ -169,11 +162,11 @@ void weight_gradients(MatrixView<const T> d_y, MatrixView<const T> x,
       job.d_weights = subtree.gradient.data() + offset;
     }
     if (detail::fits_slots(job.leaf_rows)) {
-      detail::gradient_in_slots(d_y, x, scratch.data(), job);
+      detail::gradient_in_slots(x, d_y, job);
       packed = false;
       continue;
     }
-    if (!packed) detail::pack_factors(d_y, x, scratch.data(), job);
+    if (!packed) detail::pack_factors(x, d_y, scratch.data(), job);
     packed = true;
     detail::gradient_in_tiles(job);
   }

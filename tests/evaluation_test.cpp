@@ -36,7 +36,7 @@ std::vector<double> outputs_of(const nn::AlignedBuffer<float>& parameters,
   std::vector<double> z(outputs);
   for (std::size_t i = 0; i < outputs; ++i) {
     for (std::size_t j = 0; j < 5; ++j) {
-      z[i] += static_cast<double>(parameters.data()[i * 5 + j]) * static_cast<double>(x[j]);
+      z[i] += static_cast<double>(parameters.data()[j * outputs + i]) * static_cast<double>(x[j]);
     }
   }
   return z;

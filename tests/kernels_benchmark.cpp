@@ -39,7 +39,7 @@ void report(benchmark::State& state, double operations) {
       benchmark::Counter(100 * rate / test::fma_peak(), benchmark::Counter::kIsRate);
 }
 
-// One dense layer: x rows × inputs, y rows × outputs, weights outputs × inputs.
+// One dense layer: x rows × inputs, y rows × outputs, weights inputs × outputs.
 struct Layer {
   explicit Layer(const benchmark::State& state)
       : rows(static_cast<std::size_t>(state.range(0))),
@@ -69,14 +69,13 @@ void forward(benchmark::State& state) {
   Product<float> product;
   product.a = std::as_const(layer.x).view();
   product.b = layer.weights.data();
-  product.b_stride = layer.inputs;
-  product.b_transposed = true;
+  product.b_stride = layer.outputs;
   product.c = layer.y.view();
   multiply(product);
   double expected = 0;
   for (std::size_t k = 0; k < layer.inputs; ++k) {
     expected += static_cast<double>(layer.x.view().row(1)[k]) *
-                static_cast<double>(layer.weights.data()[2 * layer.inputs + k]);
+                static_cast<double>(layer.weights.data()[k * layer.outputs + 2]);
   }
   require(Layer::close(layer.y.view().row(1)[2], expected, layer.inputs), "forward");
   for (auto _ : state) multiply(product);
@@ -88,13 +87,14 @@ void input_gradient(benchmark::State& state) {
   Product<float> product;
   product.a = std::as_const(layer.y).view();
   product.b = layer.weights.data();
-  product.b_stride = layer.inputs;
+  product.b_stride = layer.outputs;
+  product.b_transposed = true;
   product.c = layer.d_x.view();
   multiply(product);
   double expected = 0;
   for (std::size_t n = 0; n < layer.outputs; ++n) {
     expected += static_cast<double>(layer.y.view().row(1)[n]) *
-                static_cast<double>(layer.weights.data()[n * layer.inputs + 2]);
+                static_cast<double>(layer.weights.data()[2 * layer.outputs + n]);
   }
   require(Layer::close(layer.d_x.view().row(1)[2], expected, layer.outputs), "input_gradient");
   for (auto _ : state) multiply(product);
@@ -109,10 +109,10 @@ void weight_gradient(benchmark::State& state) {
   for (std::size_t l = 0; l <= leaves; ++l) bounds.push_back(l * layer.rows / leaves);
   AlignedBuffer<float> gradient(layer.inputs * layer.outputs);
   AlignedBuffer<float> scratch(
-      weight_gradient_scratch<float>(layer.rows, layer.outputs, layer.inputs));
+      weight_gradient_scratch<float>(layer.rows, layer.inputs, layer.outputs));
   const SubtreeGradient<float> subtree{bounds, gradient.span()};
   const auto run = [&] {
-    weight_gradients<float>(std::as_const(layer.y).view(), std::as_const(layer.x).view(),
+    weight_gradients<float>(std::as_const(layer.x).view(), std::as_const(layer.y).view(),
                             std::span(&subtree, 1), 0, scratch.span());
   };
   run();
@@ -121,7 +121,7 @@ void weight_gradient(benchmark::State& state) {
     expected += static_cast<double>(layer.y.view().row(m)[1]) *
                 static_cast<double>(layer.x.view().row(m)[2]);
   }
-  require(Layer::close(gradient.data()[layer.inputs + 2], expected, layer.rows), "weight_gradient");
+  require(Layer::close(gradient.data()[2 * layer.outputs + 1], expected, layer.rows), "weight_gradient");
   for (auto _ : state) run();
   report(state, layer.operations());
 }

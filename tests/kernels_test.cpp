@@ -128,28 +128,28 @@ TYPED_TEST(KernelsTest, ProductIsTheSameForAnyCutOfTheRows) {
 
 // The tree by its definition: the sum over leaves [first, first + size), null where all are empty.
 template <class T>
-std::vector<T> tree_sum(MatrixView<const T> d_y, MatrixView<const T> x,
+std::vector<T> tree_sum(MatrixView<const T> x, MatrixView<const T> d_y,
                         std::span<const std::size_t> rows, std::size_t first, std::size_t size) {
   if (rows[first] == rows[first + size]) return {};
   if (size == 1) {
-    std::vector<T> sum(d_y.cols * x.cols, T{0});
+    std::vector<T> sum(x.cols * d_y.cols, T{0});
     for (std::size_t block = rows[first]; block < rows[first + 1]; block += kDepthBlock) {
       const std::size_t end = std::min(block + kDepthBlock, rows[first + 1]);
-      for (std::size_t i = 0; i < d_y.cols; ++i) {
-        for (std::size_t j = 0; j < x.cols; ++j) {
+      for (std::size_t i = 0; i < x.cols; ++i) {
+        for (std::size_t j = 0; j < d_y.cols; ++j) {
           T part = 0;
           for (std::size_t m = block; m < end; ++m) {
-            part = std::fma(d_y.row(m)[i], x.row(m)[j], part);
+            part = std::fma(x.row(m)[i], d_y.row(m)[j], part);
           }
-          T& total = sum[i * x.cols + j];
+          T& total = sum[i * d_y.cols + j];
           total = block == rows[first] ? part : total + part;
         }
       }
     }
     return sum;
   }
-  auto left = tree_sum<T>(d_y, x, rows, first, size / 2);
-  auto right = tree_sum<T>(d_y, x, rows, first + size / 2, size / 2);
+  auto left = tree_sum<T>(x, d_y, rows, first, size / 2);
+  auto right = tree_sum<T>(x, d_y, rows, first + size / 2, size / 2);
   if (left.empty()) return right;
   for (std::size_t i = 0; i < right.size(); ++i) left[i] += right[i];
   return left;
@@ -172,7 +172,7 @@ TYPED_TEST(KernelsTest, WeightGradientIsTheLeafTreeBitByBit) {
     const std::size_t samples = std::max<std::size_t>(1, rows.back());
     const auto d_y = uniform_matrix<T>(samples, 29, 6);
     const auto x = uniform_matrix<T>(samples, 43, 7);
-    auto expected = tree_sum<T>(d_y.view(), x.view(), rows, 0, rows.size() - 1);
+    auto expected = tree_sum<T>(x.view(), d_y.view(), rows, 0, rows.size() - 1);
     if (expected.empty()) expected.assign(29 * 43, T{0});
     const auto ones = [&] {
       Matrix<T> column(samples, 1);
@@ -181,13 +181,13 @@ TYPED_TEST(KernelsTest, WeightGradientIsTheLeafTreeBitByBit) {
     }();
     with_each_instruction_set([&] {
       std::vector<T> gradient(29 * 43, T{-1});
-      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(samples, 29, 43));
+      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(samples, 43, 29));
       const SubtreeGradient<T> subtree{rows, gradient};
-      weight_gradients<T>(d_y.view(), x.view(), std::span(&subtree, 1), 0, scratch.span());
+      weight_gradients<T>(x.view(), d_y.view(), std::span(&subtree, 1), 0, scratch.span());
       EXPECT_EQ(bytes_of(std::span<const T>(gradient)), bytes_of(std::span<const T>(expected)));
 
       auto bias_expected =
-          tree_sum<T>(d_y.view(), std::as_const(ones).view(), rows, 0, rows.size() - 1);
+          tree_sum<T>(std::as_const(ones).view(), d_y.view(), rows, 0, rows.size() - 1);
       if (bias_expected.empty()) bias_expected.assign(29, T{0});
       std::vector<T> bias(29, T{-1});
       kernels<T>().bias_gradient(d_y.view(), rows, bias.data());
@@ -377,10 +377,10 @@ TYPED_TEST(KernelsTest, ParametersThatMoveWithTheirGradientEndAtTheSameBits) {
                              {0, 12, 25, 37, 50, 62, 75, 87, 100}, {7, 7}}) {
       const auto d_y = uniform_matrix<T>(100, kOutputs, 6);
       const auto x = uniform_matrix<T>(100, inputs, 7);
-      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(100, kOutputs, inputs));
+      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(100, inputs, kOutputs));
       const auto run = [&](const SubtreeGradient<T>& subtree) {
         const std::size_t all = rows.back();
-        weight_gradients<T>(d_y.view().top(all), x.view().top(all), std::span(&subtree, 1), 0,
+        weight_gradients<T>(x.view().top(all), d_y.view().top(all), std::span(&subtree, 1), 0,
                             scratch.span());
       };
       for (const UpdateRule rule : kAllRules) {

@@ -25,9 +25,9 @@ TEST(Product, SameBitsForAnyNumberOfThreads) {
       Matrix<float> c(400, 200);
       multiply<float>({a.view(), b.data(), 300, true, c.view(), nullptr, Activation::tanh, 0.0f});
       AlignedBuffer<float> gradient(200 * 300);
-      AlignedBuffer<float> scratch(weight_gradient_scratch<float>(400, 200, 300));
+      AlignedBuffer<float> scratch(weight_gradient_scratch<float>(400, 300, 200));
       const SubtreeGradient<float> subtree{rows, gradient.span()};
-      weight_gradients<float>(std::as_const(c).view(), a.view(), std::span(&subtree, 1), 0,
+      weight_gradients<float>(a.view(), std::as_const(c).view(), std::span(&subtree, 1), 0,
                               scratch.span());
       all.assign(gradient.span().begin(), gradient.span().end());
     });

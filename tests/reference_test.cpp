@@ -82,9 +82,7 @@ class Replica {
         inputs_(reference.values("x")) {
     for (const ParameterTensor& tensor : network_.layout().tensors()) {
       const auto initial = reference.values("initial/" + tensor.name);
-      for (std::size_t i = 0; i < tensor.size; ++i) {
-        parameters_.data()[tensor.offset + i] = static_cast<T>(initial[i]);
-      }
+      tensor.put(std::span<const double>(initial), parameters_.span());
     }
     if (!reference.has("y")) return;
     const auto y = reference.values("y");
@@ -179,9 +177,10 @@ void expect_ten_steps(const std::string& name) {
     if (step == 0) {
       for (const ParameterTensor& tensor : tensors) {
         const auto expected = reference.values("gradient64/" + tensor.name);
+        const auto found = tensor.values_in(std::span<const T>(replica.gradient()));
         for (std::size_t i = 0; i < tensor.size; ++i) {
           // A gradient goes through fewer than 100 roundings of terms no larger than the largest.
-          EXPECT_NEAR(static_cast<double>(replica.gradient()[tensor.offset + i]) / 10, expected[i],
+          EXPECT_NEAR(static_cast<double>(found[i]) / 10, expected[i],
                       100 * kEpsilon<T> * largest(expected))
               << tensor.name << " " << i;
         }
@@ -192,10 +191,9 @@ void expect_ten_steps(const std::string& name) {
   for (const ParameterTensor& tensor : tensors) {
     const auto expected = reference.values("final64/" + tensor.name);
     const double allowed = tolerance<T>(expected, reference.values("final32/" + tensor.name));
+    const auto found = tensor.values_in(std::span<const T>(replica.parameters()));
     for (std::size_t i = 0; i < tensor.size; ++i) {
-      EXPECT_NEAR(static_cast<double>(replica.parameters()[tensor.offset + i]), expected[i],
-                  allowed)
-          << tensor.name << " " << i;
+      EXPECT_NEAR(static_cast<double>(found[i]), expected[i], allowed) << tensor.name << " " << i;
     }
   }
 }

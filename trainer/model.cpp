@@ -130,7 +130,7 @@ void copy_into(std::span<const NamedTensor> tensors, const nn::ParameterLayout& 
                                         tensors[i].name, shape_text(tensors[i].shape),
                                         wanted[i].name, shape_text(wanted[i].shape)));
     }
-    std::ranges::copy(tensors[i].values, buffer.subspan(wanted[i].offset).begin());
+    wanted[i].put(std::span<const float>(tensors[i].values), buffer);
   }
 }
 
@@ -138,8 +138,7 @@ std::vector<NamedTensor> tensors_of(const nn::ParameterLayout& layout,
                                     std::span<const float> buffer) {
   std::vector<NamedTensor> tensors;
   for (const nn::ParameterTensor& tensor : layout.tensors()) {
-    const auto values = buffer.subspan(tensor.offset, tensor.size);
-    tensors.push_back({tensor.name, tensor.shape, {values.begin(), values.end()}});
+    tensors.push_back({tensor.name, tensor.shape, tensor.values_in(buffer)});
   }
   return tensors;
 }
@@ -147,7 +146,8 @@ std::vector<NamedTensor> tensors_of(const nn::ParameterLayout& layout,
 std::string parameters_sha256(const nn::ParameterLayout& layout, std::span<const float> buffer) {
   datasets::Sha256 hash;
   for (const nn::ParameterTensor& tensor : layout.tensors()) {
-    hash.update(std::as_bytes(buffer.subspan(tensor.offset, tensor.size)));
+    const auto values = tensor.values_in(buffer);
+    hash.update(std::as_bytes(std::span(values)));
   }
   return hash.hex_digest();
 }

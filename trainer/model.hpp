@@ -33,8 +33,8 @@ void copy_into(std::span<const NamedTensor> tensors, const nn::ParameterLayout& 
 std::vector<NamedTensor> tensors_of(const nn::ParameterLayout& layout,
                                     std::span<const float> buffer);
 
-// SHA-256 (hexadecimal) of the parameters' bytes (little-endian float32) in layout order, padding
-// left out.
+// SHA-256 (hexadecimal) of the parameters' bytes (little-endian float32): tensors in layout order,
+// each in the order of its shape, padding left out.
 std::string parameters_sha256(const nn::ParameterLayout& layout, std::span<const float> buffer);
 
 }  // namespace lockstep::trainer

@@ -120,10 +120,10 @@ HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
 // Sums the products over the samples of one leaf, in blocks; most leaves are one.
 template <class T>
 struct LeafProducts {
-  const T* d_y;
-  std::size_t d_y_step;
   const T* x;
   std::size_t x_step;
+  const T* d_y;
+  std::size_t d_y_step;
 
   template <class Node>
   HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
@@ -139,7 +139,7 @@ struct LeafProducts {
   template <class Node>
   HWY_INLINE void sum_block(std::size_t row, std::size_t end, Node& node) const {
     node.multiply(std::min(kDepthBlock, end - row),
-                  {d_y + row * d_y_step, 1, d_y_step, x + row * x_step, x_step, 0});
+                  {x + row * x_step, 1, x_step, d_y + row * d_y_step, d_y_step, 0});
   }
 };
 
@@ -152,46 +152,44 @@ HWY_INLINE void prefetch_rows(const T* values, std::size_t cols, std::size_t str
   }
 }
 
-// kRows outputs, from `output` on, by kVectors registers of one panel.
+// kRows inputs, from `input` on, by kVectors registers of one panel.
 template <std::size_t kRows, std::size_t kVectors, class T>
-void gradient_tile(const WeightGradient<T>& job, std::size_t output,
-                   std::size_t panel) {
-  const T* d_y = job.d_y + output / kTileRows * job.d_y_strip + output % kTileRows;
-  const T* x = job.x + panel * job.x_panel;
+void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t panel) {
   Tile<T, kRows, kVectors> tile;
   const std::size_t col = panel * kPanel<T>;
-  const std::size_t at = output * job.inputs + col;
-  const std::size_t cols = std::min(tile.kColumns, job.inputs - col);
+  const std::size_t at = input * job.outputs + col;
+  const std::size_t cols = std::min(tile.kColumns, job.outputs - col);
   // Rows of weights are far apart; they come while the products are summed.
   if (job.update != nullptr) {
     for (const T* values : {job.update->parameters, job.update->moment1, job.update->moment2}) {
-      if (values != nullptr) prefetch_rows<kRows>(values + at, cols, job.inputs);
+      if (values != nullptr) prefetch_rows<kRows>(values + at, cols, job.outputs);
     }
   } else {
-    prefetch_rows<kRows>(job.d_weights + at, cols, job.inputs);
+    prefetch_rows<kRows>(job.d_weights + at, cols, job.outputs);
   }
-  const LeafProducts<T> sum_rows{d_y, job.d_y_step, x, job.x_step};
+  const LeafProducts<T> sum_rows{job.x + input / kTileRows * job.x_strip + input % kTileRows,
+                                 job.x_step, job.d_y + panel * job.d_y_panel, job.d_y_step};
   sum_leaves(LeafRows(job.leaf_rows), sum_rows, tile);
 
+  if (job.update == nullptr && cols == tile.kColumns) {
+    tile.store(job.d_weights + at, job.outputs);
+    return;
+  }
+  alignas(kAlignment) T gradient[kRows * tile.kColumns];
+  tile.store(gradient, tile.kColumns);
   if (job.update != nullptr) {
-    alignas(kAlignment) T gradient[kRows * tile.kColumns];
-    tile.store(gradient, tile.kColumns);
-    update_rows(*job.update, gradient, kRows, tile.kColumns, cols, at, job.inputs);
-  } else if (cols == tile.kColumns) {
-    tile.store(job.d_weights + at, job.inputs);
+    update_rows(*job.update, gradient, kRows, tile.kColumns, cols, at, job.outputs);
   } else {
-    alignas(kAlignment) T gradient[kRows * tile.kColumns];
-    tile.store(gradient, tile.kColumns);
     for (std::size_t r = 0; r < kRows; ++r) {
-      std::copy_n(gradient + r * tile.kColumns, cols, job.d_weights + at + r * job.inputs);
+      std::copy_n(gradient + r * tile.kColumns, cols, job.d_weights + at + r * job.outputs);
     }
   }
 }
 
-// Outputs [begin, end) in tiles of kRows, then what is left in tiles of half that many.
+// Inputs [begin, end) in tiles of kRows, then what is left in tiles of half that many.
 template <std::size_t kRows, std::size_t kVectors, class T>
-HWY_INLINE void gradient_tiles(const WeightGradient<T>& job,
-                               std::size_t begin, std::size_t end, std::size_t panel) {
+HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
+                               std::size_t panel) {
   for (; begin + kRows <= end; begin += kRows) {
     gradient_tile<kRows, kVectors>(job, begin, panel);
   }
@@ -201,14 +199,12 @@ HWY_INLINE void gradient_tiles(const WeightGradient<T>& job,
 }
 
 template <class T>
-void weight_gradient(const WeightGradient<T>& job, std::size_t output_begin, std::size_t output_end,
-                     std::size_t panel_begin, std::size_t panel_end) {
-  for (std::size_t panel = panel_begin; panel < panel_end; ++panel) {
-    if (job.inputs - panel * kPanel<T> <= kRegister<T>) {
-      gradient_tiles<kTileRows, 1>(job, output_begin, output_end, panel);
-    } else {
-      gradient_tiles<kTileRows, kTileVectors>(job, output_begin, output_end, panel);
-    }
+void weight_gradient(const WeightGradient<T>& job, std::size_t input_begin, std::size_t input_end,
+                     std::size_t panel) {
+  if (job.outputs - panel * kPanel<T> <= kRegister<T>) {
+    gradient_tiles<kTileRows, 1>(job, input_begin, input_end, panel);
+  } else {
+    gradient_tiles<kTileRows, kTileVectors>(job, input_begin, input_end, panel);
   }
 }
 

@@ -40,7 +40,6 @@ const Kernels<T>& table() {
                                   pack_panels<T>,
                                   pack_strips<T>,
                                   weight_gradient<T>,
-                                  pack_slots<T>,
                                   slot_gradient<T>,
                                   bias_gradient<T>,
                                   activate<T>,

@@ -37,7 +37,7 @@ inline constexpr std::size_t kMaxLeaves = std::size_t{1} << kMaxTreeLevels;
 template <class T>
 struct Product {
   MatrixView<const T> a;     // rows × depth
-  const T* b = nullptr;      // any alignment
+  const T* b = nullptr;      // any alignment; kLanes elements beyond its last may be read
   std::size_t b_stride = 0;  // elements from one stored row of b to the next
   bool b_transposed = false;
   MatrixView<T> c;                           // rows × cols
@@ -80,27 +80,25 @@ struct Update {
 };
 
 // The gradient of a dense layer's weights over one subtree of leaves:
-// d_weights[i, j] = sum over rows m of d_y[m, i] x[m, j], leaf by leaf, leaves in the binary tree.
+// d_weights[i, j] = sum over rows m of x[m, i] d_y[m, j], leaf by leaf, leaves in the binary tree.
 // Leaf l of the subtree holds rows [leaf_rows[l], leaf_rows[l + 1]); empty leaves are no part of it.
 //
 // The factors may stand where they are or be packed, so that the sums run through consecutive
-// memory. d_y[m, i] is d_y[i / tile_outputs * d_y_strip + m * d_y_step + i % tile_outputs], and
-// x[m, j] is x[j / panel_width * x_panel + m * x_step + j % panel_width].
+// memory. x[m, i] is x[i / tile_inputs * x_strip + m * x_step + i % tile_inputs], and d_y[m, j] is
+// d_y[j / panel_width * d_y_panel + m * d_y_step + j % panel_width].
 template <class T>
 struct WeightGradient {
-  const T* d_y = nullptr;
-  std::size_t d_y_strip = 0, d_y_step = 0;
   const T* x = nullptr;
-  std::size_t x_panel = 0, x_step = 0;
-  std::size_t outputs = 0;
+  std::size_t x_strip = 0, x_step = 0;
+  const T* d_y = nullptr;
+  std::size_t d_y_panel = 0, d_y_step = 0;
   std::size_t inputs = 0;
+  std::size_t outputs = 0;
   std::span<const std::size_t> leaf_rows = {};  // 2^k + 1 bounds
-  // outputs × inputs, no padding. Written (=), unless there is an update: then d_weights stays as it
+  // inputs × outputs, no padding. Written (=), unless there is an update: then d_weights stays as it
   // is, and the parameters move by the gradient at once.
   T* d_weights = nullptr;
   const Update<T>* update = nullptr;
-  // In slots (slot_gradient): bit l * kSlotsPerLeaf + i is set if leaf l has more than i samples.
-  std::uint32_t slots = 0;
 };
 
 // slot_gradient's limits: leaves of a subtree, and samples of a leaf.
@@ -110,27 +108,24 @@ inline constexpr std::size_t kSlotsPerLeaf = 4;
 template <class T>
 struct Kernels {
   std::string_view instruction_set;  // "AVX2", "AVX3" (AVX-512), "NEON"
-  std::size_t panel_width;           // columns of a product or inputs of a weight gradient in a tile
-  std::size_t tile_outputs;          // outputs of a weight gradient in a tile
+  std::size_t panel_width;  // columns of a product or outputs of a weight gradient in a tile
+  std::size_t tile_inputs;  // inputs of a weight gradient in a tile
 
   // Rows [row_begin, row_end) of the columns of `panels` panels, at most kPanelsAtOnce.
   void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
                          std::size_t panel, std::size_t panels);
   // Columns [begin, end) of the matrix brought into the order that WeightGradient tells of, with
-  // steps of panel_width or tile_outputs, and panels or strips of as many steps as the matrix has
+  // steps of panel_width or tile_inputs, and panels or strips of as many steps as the matrix has
   // rows. `begin` is that of a panel or strip; `end` that of another, or the last column.
   void (*pack_panels)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
   void (*pack_strips)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
-  // Outputs [output_begin, output_end) for the inputs of panels [panel_begin, panel_end);
-  // output_begin is a multiple of tile_outputs.
-  void (*weight_gradient)(const WeightGradient<T>&, std::size_t output_begin,
-                          std::size_t output_end, std::size_t panel_begin, std::size_t panel_end);
-  // The same for a few samples, which stand in slots (slots-inl.hpp): pack_slots() puts samples
-  // [begin, end) into the slots from `slot` on; packed_d_y has room for kSlotLeaves * kSlotsPerLeaf
-  // rows of d_y rounded up to kLanes columns, packed_x of x rounded up to panel_width.
-  // output_begin is even.
-  void (*pack_slots)(MatrixView<const T> d_y, MatrixView<const T> x, std::size_t begin,
-                     std::size_t end, std::size_t slot, T* packed_d_y, T* packed_x);
+  // Inputs [input_begin, input_end) for the outputs of a panel; input_begin is a multiple of
+  // tile_inputs.
+  void (*weight_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end,
+                          std::size_t panel);
+  // The same for a few samples (slots-inl.hpp), for all inputs and outputs [output_begin, output_end);
+  // output_begin is a multiple of kLanes. Factors stand where they are: x_strip is tile_inputs,
+  // d_y_panel is panel_width.
   void (*slot_gradient)(const WeightGradient<T>&, std::size_t output_begin,
                         std::size_t output_end);
   // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.

@@ -75,12 +75,16 @@ HWY_INLINE hn::Mask<Tag<T>> valid_lanes(std::size_t col, std::size_t r, std::siz
   return hn::FirstN(Tag<T>(), first < cols ? cols - first : 0);
 }
 
+// The largest of a row, whose lanes beyond the columns may hold anything. Which one it is where there
+// is a NaN depends on the processor.
 template <class T>
 HWY_INLINE T largest(const T* row, std::size_t cols) {
-  const T* end = row + cols;
-  T most = *row;
-  for (const T* p = row + 1; p < end; ++p) most = std::max(most, *p);
-  return most;
+  const Tag<T> d;
+  auto most = hn::Set(d, row[0]);
+  for (std::size_t j = 0; j < cols; j += kRegister<T>) {
+    most = hn::Max(most, hn::IfThenElse(valid_lanes<T>(j, 0, cols), hn::Load(d, row + j), most));
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, most));
 }
 
 }  // namespace HWY_NAMESPACE

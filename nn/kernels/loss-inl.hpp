@@ -15,42 +15,50 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
+// log(x) for x >= 0 and NaN, which Highway's would lose.
+template <class D, class V>
+HWY_INLINE V log_or_nan(D d, V x) {
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Log(d, x));
+}
+
 template <class T>
 T log_of(T x) {
-  if (!(x == x)) return x;  // Highway's would lose a NaN
   const Tag<T> d;
-  return hn::GetLane(hn::Log(d, hn::Set(d, x)));
+  return hn::GetLane(log_or_nan(d, hn::Set(d, x)));
 }
 
 // With m the largest of z: loss = log sum_j exp(z_j - m) - (z_label - m).
 template <class T>
 void cross_entropy(MatrixView<const T> z, const std::int32_t* labels, T* loss, MatrixView<T> d_z) {
   const Tag<T> d;
-  for (std::size_t i = 0; i < z.rows; ++i) {
-    const T* row = z.row(i);
-    const auto label = static_cast<std::size_t>(labels[i]);
-    const T most = largest(row, z.cols);
-    if (d_z.empty()) {
-      const auto shift = hn::Set(d, most);
-      LaneSums<T> sums;
-      for (std::size_t j = 0; j < z.cols; j += kLanes) {
-        LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
-          const auto e =
-              exp_of_negative(d, hn::Sub(hn::Load(d, row + j + r * kRegister<T>), shift));
-          sums.part[r] = hn::Add(sums.part[r], hn::IfThenElseZero(valid_lanes<T>(j, r, z.cols), e));
-        }
+  HWY_ALIGN T sums[kLanes];  // of a group of samples, whose logarithms are taken at once
+  HWY_ALIGN T ahead[kLanes];
+  for (std::size_t group = 0; group < z.rows; group += kLanes) {
+    const std::size_t samples = std::min(kLanes, z.rows - group);
+    for (std::size_t m = 0; m < samples; ++m) {
+      const T* row = z.row(group + m);
+      const auto label = static_cast<std::size_t>(labels[group + m]);
+      const T most = largest(row, z.cols);
+      ahead[m] = row[label] - most;
+      if (d_z.empty()) {
+        sums[m] = sum_of_exponentials(row, z.cols, most, [](std::size_t, auto) LOCKSTEP_LAMBDA {});
+        continue;
       }
-      loss[i] = log_of(sums.total()) - (row[label] - most);
-    } else {
-      T* out = d_z.row(i);
-      std::copy_n(row, z.cols, out);
-      const T sum = exponentials(out, z.cols, most);
-      loss[i] = log_of(sum) - (row[label] - most);
+      T* out = d_z.row(group + m);
+      sums[m] = sum_of_exponentials(row, z.cols, most, [&](std::size_t j, auto e) LOCKSTEP_LAMBDA {
+        hn::Store(e, d, out + j);
+      });
+      const auto sum = hn::Set(d, sums[m]);
       for (std::size_t j = 0; j < z.cols; j += kRegister<T>) {
-        hn::Store(hn::Div(hn::Load(d, out + j), hn::Set(d, sum)), d, out + j);
+        hn::Store(hn::Div(hn::Load(d, out + j), sum), d, out + j);
       }
       out[label] -= T{1};
     }
+    for (std::size_t j = 0; j < samples; j += kRegister<T>) {
+      const auto logarithms = log_or_nan(d, hn::Load(d, sums + j));
+      hn::Store(hn::Sub(logarithms, hn::Load(d, ahead + j)), d, ahead + j);
+    }
+    std::copy_n(ahead, samples, loss + group);
   }
 }
 

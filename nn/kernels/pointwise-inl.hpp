@@ -94,18 +94,19 @@ struct LeakyRelu {
   }
 };
 
-// row = exp(row - largest); returns the sum. The largest is taken off so that exp cannot overflow.
-template <class T>
-HWY_INLINE T exponentials(T* row, std::size_t cols, T most) {
+// The sum of exp(row[j] - most), of which use(j, …) gets each register, 0 beyond the columns. The
+// largest is taken off so that exp cannot overflow.
+template <class T, class Use>
+HWY_INLINE T sum_of_exponentials(const T* row, std::size_t cols, T most, const Use& use) {
   const Tag<T> d;
   const auto shift = hn::Set(d, most);
   LaneSums<T> sums;
   for (std::size_t j = 0; j < cols; j += kLanes) {
     LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
-      T* at = row + j + r * kRegister<T>;
+      const std::size_t at = j + r * kRegister<T>;
       const auto e = hn::IfThenElseZero(valid_lanes<T>(j, r, cols),
-                                        exp_of_negative(d, hn::Sub(hn::Load(d, at), shift)));
-      hn::Store(e, d, at);
+                                        exp_of_negative(d, hn::Sub(hn::Load(d, row + at), shift)));
+      use(at, e);
       sums.part[r] = hn::Add(sums.part[r], e);
     }
   }
@@ -117,7 +118,10 @@ void softmax(MatrixView<T> z) {
   const Tag<T> d;
   for (std::size_t i = 0; i < z.rows; ++i) {
     T* row = z.row(i);
-    const auto sum = hn::Set(d, exponentials(row, z.cols, largest(row, z.cols)));
+    const T total = sum_of_exponentials(
+        row, z.cols, largest(row, z.cols),
+        [&](std::size_t j, auto e) LOCKSTEP_LAMBDA { hn::Store(e, d, row + j); });
+    const auto sum = hn::Set(d, total);
     for (std::size_t j = 0; j < z.cols; j += kRegister<T>) {
       hn::Store(hn::Div(hn::Load(d, row + j), sum), d, row + j);
     }

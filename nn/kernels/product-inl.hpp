@@ -16,24 +16,53 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// What one block of the depth adds to some panels of c.
+// What one block of the depth adds to some panels of c, or all of it where there are but two blocks.
 template <class T>
 struct PanelBlock {
   MatrixView<const T> a;  // rows × depth of the block
   const T* b;             // the block's rows of the first panel
   std::size_t b_step, b_panel;
-  MatrixView<T> c;    // rows × columns of the panels
-  bool first, last;   // blocks of the depth
-  const T* bias;      // a padded copy for these panels, or null
+  std::size_t next_depth;  // of the block after it, which is summed beside it; 0: none is
+  MatrixView<T> c;         // rows × columns of the panels
+  bool first, last;        // blocks of the depth
+  const T* bias;           // a padded copy for these panels, or null
   Activation activation;
   T slope;
 };
 
+// A tile of this many registers or fewer waits for its own sums, so that two blocks of the depth take
+// the time of one.
+inline constexpr std::size_t kFewSums = 4;
+
+// The sums of two blocks of the depth, the second no deeper than the first, added in order.
+template <std::size_t kRows, std::size_t kVectors, class T>
+HWY_INLINE void multiply_two_blocks(const TileFactors<T>& factors, std::size_t depth,
+                                    std::size_t next_depth, Tile<T, kRows, kVectors>& sum) {
+  TileFactors<T> next_factors = factors;
+  next_factors.a += depth * factors.a_step;
+  next_factors.b += depth * factors.b_step;
+  Tile<T, kRows, kVectors> next;
+  sum.clear();
+  next.clear();
+  for (std::size_t p = 0; p < next_depth; ++p) {
+    sum.accumulate(factors, p);
+    next.accumulate(next_factors, p);
+  }
+  for (std::size_t p = next_depth; p < depth; ++p) sum.accumulate(factors, p);
+  next.add(sum);
+  sum = next;
+}
+
 template <std::size_t kRows, std::size_t kVectors, class T>
 void multiply_tile(const PanelBlock<T>& block, std::size_t row, std::size_t panel) {
   Tile<T, kRows, kVectors> tile;
-  tile.multiply(block.a.cols, {block.a.row(row), block.a.stride, 1,
-                               block.b + panel * block.b_panel, block.b_step, block.b_panel});
+  const TileFactors<T> factors{block.a.row(row), block.a.stride, 1,
+                               block.b + panel * block.b_panel, block.b_step, block.b_panel};
+  if (kRows * kVectors <= kFewSums && block.next_depth > 0) {
+    multiply_two_blocks(factors, block.a.cols, block.next_depth, tile);
+  } else {
+    tile.multiply(block.a.cols, factors);
+  }
   const std::size_t col = panel * kPanel<T>;
   T* c = block.c.row(row) + col;
   if (!block.first) tile.add(c, block.c.stride);
@@ -99,8 +128,11 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
   const std::size_t depth = product.a.cols;
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
-  const bool in_place = !product.b_transposed && row_end - row_begin < kRowsWorthPacking &&
-                        cols == panels * kPanel<T>;
+  const std::size_t rows = row_end - row_begin;
+  const bool in_place = !product.b_transposed && rows < kRowsWorthPacking;
+  const std::size_t sums = rows * (cols + kRegister<T> - 1) / kRegister<T>;
+  const bool two_blocks = in_place && depth > kDepthBlock && depth <= 2 * kDepthBlock &&
+                          cols <= kPanel<T> && sums <= kFewSums;
   alignas(kAlignment) T packed[kPanelsAtOnce * kPanelSize];
   alignas(kAlignment) T bias[kPanelsAtOnce * kPanel<T>];
   if (product.bias != nullptr) {
@@ -111,13 +143,14 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
   for (std::size_t p = 0; p < depth; p += kDepthBlock) {
     const std::size_t length = std::min(kDepthBlock, depth - p);
     PanelBlock<T> block{
-        .a = {product.a.row(row_begin) + p, row_end - row_begin, length, product.a.stride},
+        .a = {product.a.row(row_begin) + p, rows, length, product.a.stride},
         .b = packed,
         .b_step = kPanel<T>,
         .b_panel = kPanelSize,
-        .c = {product.c.row(row_begin) + col, row_end - row_begin, cols, product.c.stride},
+        .next_depth = two_blocks ? depth - kDepthBlock : 0,
+        .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
         .first = p == 0,
-        .last = p + length == depth,
+        .last = two_blocks || p + length == depth,
         .bias = product.bias == nullptr ? nullptr : bias,
         .activation = product.activation,
         .slope = product.slope};
@@ -135,6 +168,7 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
                 packed);
     }
     multiply_block(block);
+    if (two_blocks) break;
   }
 }
 

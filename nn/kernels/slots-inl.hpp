@@ -2,10 +2,10 @@
 // instruction set.
 //
 // With a sample or two a leaf there is little to multiply, and what takes time is the tree: its
-// branches, and partial sums on their way to memory and back. So the samples are packed into slots,
-// kSlotsPerLeaf for each of up to kSlotLeaves leaves, whose addresses are constants; the whole tree
-// is straight-line code in registers; and an absent leaf is -0, which as a summand changes nothing,
-// not even the sign of a zero.
+// branches, and partial sums on their way to memory and back. So every sample has a slot,
+// kSlotsPerLeaf for each of up to kSlotLeaves leaves; the whole tree is straight-line code in
+// registers; and an absent leaf is -0, which as a summand changes nothing, not even the sign of a
+// zero.
 #if defined(LOCKSTEP_NN_SLOTS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef LOCKSTEP_NN_SLOTS_INL
 #undef LOCKSTEP_NN_SLOTS_INL
@@ -15,7 +15,6 @@
 
 #include <hwy/highway.h>
 
-#include "nn/kernels/pack-inl.hpp"
 #include "nn/kernels/tile-inl.hpp"
 #include "nn/kernels/update-inl.hpp"
 
@@ -23,20 +22,36 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-inline constexpr std::size_t kSlotRows = 2;  // outputs of a tile
-inline constexpr std::size_t kSlots = kSlotLeaves * kSlotsPerLeaf;
-
-// One slot of d_y: kSlotRows outputs. One of x: the inputs of a panel.
+// Where the samples stand. Slot l * kSlotsPerLeaf + i is that of sample i of leaf l, if it has so many.
 template <class T>
-struct SlotTile : Tile<T, kSlotRows, kTileVectors> {
-  // sum = d_yᵀ x + sum for one sample.
-  HWY_INLINE void accumulate(const T* d_y, const T* x) {
+struct Slots {
+  HWY_INLINE explicit Slots(const WeightGradient<T>& job) {
+    for (std::size_t l = 0; l + 1 < job.leaf_rows.size(); ++l) {
+      std::size_t slot = l * kSlotsPerLeaf;
+      for (std::size_t m = job.leaf_rows[l]; m < job.leaf_rows[l + 1]; ++m, ++slot) {
+        taken |= 1u << slot;
+        x[slot] = job.x + m * job.x_step;
+        d_y[slot] = job.d_y + m * job.d_y_step;
+      }
+    }
+  }
+
+  std::uint32_t taken = 0;  // a bit for each slot
+  const T* x[kSlotLeaves * kSlotsPerLeaf];    // the first input
+  const T* d_y[kSlotLeaves * kSlotsPerLeaf];  // the first output
+};
+
+// kRows inputs by kVectors registers of outputs.
+template <class T, std::size_t kRows, std::size_t kVectors>
+struct SlotTile : Tile<T, kRows, kVectors> {
+  // sum = xᵀ d_y + sum for one sample.
+  HWY_INLINE void accumulate(const T* x, const T* d_y) {
     const Tag<T> d;
-    Vector<T> factor[kTileVectors];
-    unrolled<kTileVectors>(
-        [&](auto v) LOCKSTEP_LAMBDA { factor[v] = hn::LoadU(d, x + v * kRegister<T>); });
+    Vector<T> factor[kVectors];
+    unrolled<kVectors>(
+        [&](auto v) LOCKSTEP_LAMBDA { factor[v] = hn::LoadU(d, d_y + v * kRegister<T>); });
     this->for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
-      s = hn::MulAdd(hn::Set(d, d_y[r]), factor[v], s);
+      s = hn::MulAdd(hn::Set(d, x[r]), factor[v], s);
     });
   }
 
@@ -47,28 +62,29 @@ struct SlotTile : Tile<T, kSlotRows, kTileVectors> {
   }
 };
 
-// sum = d_yᵀ x + sum over the slots of leaf kLeaf from number kSlot on that are taken.
-template <std::size_t kLeaf, std::size_t kSlot, class T>
-HWY_INLINE void accumulate_slots(const T* d_y, const T* x, std::uint32_t taken, SlotTile<T>& sum) {
+// sum = xᵀ d_y + sum over the slots of leaf kLeaf from number kSlot on that are taken.
+template <std::size_t kLeaf, std::size_t kSlot, class T, class Tile>
+HWY_INLINE void accumulate_slots(const Slots<T>& slots, std::size_t input, std::size_t output,
+                                 Tile& sum) {
   if constexpr (kSlot < kSlotsPerLeaf) {
     constexpr std::size_t kAt = kLeaf * kSlotsPerLeaf + kSlot;
-    if (taken >> kAt & 1) {
-      sum.accumulate(d_y + kAt * kSlotRows, x + kAt * kPanel<T>);
-      accumulate_slots<kLeaf, kSlot + 1>(d_y, x, taken, sum);
+    if (slots.taken >> kAt & 1) {
+      sum.accumulate(slots.x[kAt] + input, slots.d_y[kAt] + output);
+      accumulate_slots<kLeaf, kSlot + 1>(slots, input, output, sum);
     }
   }
 }
 
 // sum = the sum over leaves [kFirst, kFirst + kLeaves), -0 where all are absent.
-template <std::size_t kFirst, std::size_t kLeaves, class T>
-HWY_INLINE void sum_slots(const T* d_y, const T* x, std::uint32_t taken, SlotTile<T>& sum) {
+template <std::size_t kFirst, std::size_t kLeaves, class T, class Tile>
+HWY_INLINE void sum_slots(const Slots<T>& slots, std::size_t input, std::size_t output, Tile& sum) {
   if constexpr (kLeaves == 1) {
-    sum.fill(taken >> kFirst * kSlotsPerLeaf & 1 ? T{0} : -T{0});
-    accumulate_slots<kFirst, 0>(d_y, x, taken, sum);
+    sum.fill(slots.taken >> kFirst * kSlotsPerLeaf & 1 ? T{0} : -T{0});
+    accumulate_slots<kFirst, 0>(slots, input, output, sum);
   } else {
-    SlotTile<T> left;
-    sum_slots<kFirst, kLeaves / 2>(d_y, x, taken, left);
-    sum_slots<kFirst + kLeaves / 2, kLeaves / 2>(d_y, x, taken, sum);
+    Tile left;
+    sum_slots<kFirst, kLeaves / 2>(slots, input, output, left);
+    sum_slots<kFirst + kLeaves / 2, kLeaves / 2>(slots, input, output, sum);
     sum.add(left);
   }
 }
@@ -89,8 +105,8 @@ struct WriteGradient {
 // … or parameters move by it.
 template <class Mover, class T>
 struct MoveParameters {
-  const Mover& mover;
-  const Update<T>& u;
+  Mover mover;
+  Update<T> u;
 
   HWY_INLINE void whole(Vector<T> gradient, std::size_t at) const {
     mover.move(gradient, u.parameters + at, advance(u.moment1, at), advance(u.moment2, at));
@@ -100,48 +116,71 @@ struct MoveParameters {
   }
 };
 
-template <std::size_t kLeaves, class T, class Use>
-void slot_gradient_of(const WeightGradient<T>& job, std::size_t output_begin,
-                      std::size_t output_end, const Use& use) {
-  for (std::size_t output = output_begin; output < output_end; output += kSlotRows) {
-    const T* d_y = job.d_y + output * kSlots;
-    const std::size_t rows = std::min(kSlotRows, output_end - output);
-    for (std::size_t col = 0; col < job.inputs; col += kPanel<T>) {
-      SlotTile<T> tile;
-      sum_slots<0, kLeaves>(d_y, job.x + col * kSlots, job.slots, tile);
-      const std::size_t at = output * job.inputs + col;
-      if (rows == kSlotRows && job.inputs - col >= kPanel<T>) {
-        tile.for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
-          use.whole(s, at + r * job.inputs + v * kRegister<T>);
-        });
-        continue;
-      }
-      alignas(kAlignment) T gradient[kSlotRows * kPanel<T>];
-      tile.store(gradient, kPanel<T>);
-      for (std::size_t r = 0; r < rows; ++r) {
-        const std::size_t cols = std::min(kPanel<T>, job.inputs - col);
-        for (std::size_t j = 0; j < cols; j += kRegister<T>) {
-          use.part(gradient + r * kPanel<T> + j, std::min(kRegister<T>, cols - j),
-                   at + r * job.inputs + j);
-        }
-      }
+// kRows inputs from `input` on, by kVectors registers of outputs from `output` on, all of them or the
+// first `cols`.
+template <std::size_t kLeaves, std::size_t kRows, std::size_t kVectors, bool kAll, class T, class Use>
+HWY_INLINE void slot_tile(const Slots<T>& slots, std::size_t outputs, std::size_t input,
+                          std::size_t output, std::size_t cols, const Use& use) {
+  SlotTile<T, kRows, kVectors> tile;
+  sum_slots<0, kLeaves>(slots, input, output, tile);
+  const std::size_t at = input * outputs + output;
+  if constexpr (kAll) {
+    tile.for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
+      use.whole(s, at + r * outputs + v * kRegister<T>);
+    });
+  } else {
+    alignas(kAlignment) T gradient[kRows * tile.kColumns];
+    tile.store(gradient, tile.kColumns);
+    for (std::size_t r = 0; r < kRows; ++r) {
+      use.part(gradient + r * tile.kColumns, cols, at + r * outputs);
     }
   }
+}
+
+// Outputs [begin, end) of kRows inputs.
+template <std::size_t kLeaves, std::size_t kRows, class T, class Use>
+HWY_INLINE void slot_row(const Slots<T>& slots, std::size_t outputs, std::size_t input,
+                         std::size_t begin, std::size_t end, const Use& use) {
+  constexpr std::size_t kWide = 2 * kRegister<T>;
+  for (; end - begin >= kWide; begin += kWide) {
+    slot_tile<kLeaves, kRows, 2, true>(slots, outputs, input, begin, kWide, use);
+  }
+  if (end - begin >= kRegister<T>) {
+    slot_tile<kLeaves, kRows, 1, true>(slots, outputs, input, begin, kRegister<T>, use);
+    begin += kRegister<T>;
+  }
+  if (begin < end) slot_tile<kLeaves, kRows, 1, false>(slots, outputs, input, begin, end - begin, use);
+}
+
+// From the last input to the first: the forward product went from the first to the last, so those at
+// the end are still in the nearest cache, and those at the start will be for the next forward.
+// Not inlined, so that each has the registers to itself; `use` by value, so that it is in them.
+template <std::size_t kLeaves, class T, class Use>
+HWY_NOINLINE void slot_gradient_of(const WeightGradient<T>& job, const Slots<T>& slots,
+                                   std::size_t output_begin, std::size_t output_end, Use use) {
+  const std::size_t outputs = job.outputs;
+  std::size_t input = job.inputs;
+  if (output_end - output_begin == kRegister<T>) {
+    for (; input >= 4; input -= 4) {
+      slot_tile<kLeaves, 4, 1, true>(slots, outputs, input - 4, output_begin, kRegister<T>, use);
+    }
+  }
+  for (; input >= 2; input -= 2) {
+    slot_row<kLeaves, 2>(slots, outputs, input - 2, output_begin, output_end, use);
+  }
+  if (input > 0) slot_row<kLeaves, 1>(slots, outputs, 0, output_begin, output_end, use);
 }
 
 template <class T, class Use>
 HWY_INLINE void slot_gradient_by(const WeightGradient<T>& job, std::size_t output_begin,
                                  std::size_t output_end, const Use& use) {
+  const Slots<T> slots(job);
   // All that is taken lies in the first leaf, or the first two, four or eight.
-  const std::uint32_t taken = job.slots;
-  if (taken >> kSlotsPerLeaf == 0) return slot_gradient_of<1>(job, output_begin, output_end, use);
-  if (taken >> 2 * kSlotsPerLeaf == 0) {
-    return slot_gradient_of<2>(job, output_begin, output_end, use);
-  }
-  if (taken >> 4 * kSlotsPerLeaf == 0) {
-    return slot_gradient_of<4>(job, output_begin, output_end, use);
-  }
-  slot_gradient_of<kSlotLeaves>(job, output_begin, output_end, use);
+  const std::size_t leaves = job.leaf_rows.size() - 1;
+  if (leaves == 1) return slot_gradient_of<1>(job, slots, output_begin, output_end, use);
+  if (leaves == 2) return slot_gradient_of<2>(job, slots, output_begin, output_end, use);
+  if (leaves == 4) return slot_gradient_of<4>(job, slots, output_begin, output_end, use);
+  slot_gradient_of<kSlotLeaves>(job, slots, output_begin, output_end, use);
 }
 
 template <class T>
@@ -153,22 +192,6 @@ void slot_gradient(const WeightGradient<T>& job, std::size_t output_begin, std::
     slot_gradient_by(job, output_begin, output_end,
                      MoveParameters<std::remove_cvref_t<decltype(mover)>, T>{mover, *job.update});
   });
-}
-
-// Packs samples [begin, end) of both factors into slots from `slot` on.
-template <class T>
-void pack_slots(MatrixView<const T> d_y, MatrixView<const T> x, std::size_t begin, std::size_t end,
-                std::size_t slot, T* packed_d_y, T* packed_x) {
-  for (std::size_t m = begin; m < end; ++m, ++slot) {
-    const T* from = d_y.row(m);
-    for (std::size_t j = 0; j < d_y.cols; ++j) {
-      packed_d_y[j / kSlotRows * kSlotRows * kSlots + slot * kSlotRows + j % kSlotRows] = from[j];
-    }
-    for (std::size_t col = 0; col < x.cols; col += kPanel<T>) {
-      copy_panel_row(x.row(m) + col, std::min(kPanel<T>, x.cols - col),
-                     packed_x + col * kSlots + slot * kPanel<T>);
-    }
-  }
 }
 
 }  // namespace HWY_NAMESPACE

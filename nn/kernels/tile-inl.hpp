@@ -87,6 +87,21 @@ struct Tile {
     }
   }
 
+  // sum += a[:, p] b[p, :]
+  HWY_INLINE void accumulate(const TileFactors<T>& factors, std::size_t p) {
+    const Tag<T> d;
+    const T* a = factors.a + p * factors.a_step;
+    const T* b = factors.b + p * factors.b_step;
+    Vector<T> factor[kVectors];
+    unrolled<kVectors>([&](auto v) LOCKSTEP_LAMBDA {
+      factor[v] = hn::LoadU(
+          d, b + (v / kTileVectors) * factors.b_panel + (v % kTileVectors) * kRegister<T>);
+    });
+    for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
+      s = hn::MulAdd(hn::Set(d, a[r * factors.a_row]), factor[v], s);
+    });
+  }
+
   // sum = c + sum, where register v of row r of c is at c + r * c_row + v * kRegister.
   HWY_INLINE void add(const T* c, std::size_t c_row) {
     for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {

@@ -15,7 +15,9 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// Moves the parameters of one register by one rule.
+// Moves the parameters of one register by one rule. It keeps a copy of the rule, and so should be
+// kept by whoever calls it in a loop: what is reached by a reference must be read again after every
+// store of a parameter.
 template <UpdateRule kRule, class T>
 class Mover {
  public:
@@ -64,9 +66,9 @@ class Mover {
     }
   }
 
-  const Update<T>& u_;
-  const bool penalised_;
-  const Tag<T> d_;
+  Update<T> u_;
+  bool penalised_;
+  Tag<T> d_;
 };
 
 // Calls f(Mover) for the rule of the update.
