@@ -157,6 +157,25 @@ TEST_F(InstructionSetTest, StochasticDescentIsTheSameForAllInstructionSets) {
   expect_same_for_all_instruction_sets();
 }
 
+TEST_F(InstructionSetTest, Bfloat16IsTheSameForAllInstructionSets) {
+  prepare(std::string(kMinibatch) + "precision = \"bfloat16\"\n", kEveryActivation);
+  expect_same_for_all_instruction_sets();
+}
+
+TEST_F(ContractTest, Bfloat16IsTheSameForRanksAndThreadsAndHasBitsOfItsOwn) {
+  prepare(kMinibatch);
+  const std::string rounded = "--set training.precision=bfloat16";
+  ASSERT_EQ(train("float32", 1, 1).exit_code, 0);
+  const auto ending = train("1x1", 1, 1, rounded);
+  ASSERT_EQ(ending.exit_code, 0) << ending.output;
+  EXPECT_NE(ending.output.find("bfloat16"), std::string::npos) << ending.output;
+  ASSERT_EQ(train("1x2", 1, 2, rounded).exit_code, 0);
+  ASSERT_EQ(train("3x2", 3, 2, rounded).exit_code, 0);
+  EXPECT_NE(summary("1x1")["parameters_sha256"], summary("float32")["parameters_sha256"]);
+  EXPECT_EQ(result("1x2"), result("1x1"));
+  EXPECT_EQ(result("3x2"), result("1x1"));
+}
+
 TEST_F(InstructionSetTest, RanksOfOneRunMayUseDifferentInstructionSets) {
   prepare(kMinibatch);
   ASSERT_EQ(train("alone", 1, 1).exit_code, 0);

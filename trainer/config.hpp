@@ -82,7 +82,7 @@ struct TrainingConfig {
   std::size_t leaves = 8;  // a power of two; at least the number of ranks
   bool shuffle = true;
   std::size_t threads = 0;            // per rank; 0: cores of the node divided by its ranks
-  std::string precision = "float32";  // the only one so far
+  std::string precision = "float32";  // of factors: nn/precision.hpp
 };
 
 struct CheckpointConfig {

@@ -146,7 +146,7 @@ class TrainRun {
     try {
       return Training(config_, data, world_);
     } catch (const std::bad_alloc&) {
-      const std::size_t parameters = build_network(config_.model, data).layout().count();
+      const std::size_t parameters = build_network(config_, data).layout().count();
       throw ConfigError(fmt::format(
           "out of memory: {} parameters take {:.1f} GB, and as much again for each gradient and "
           "moment; a smaller model.layers, training.batch_size or more ranks may fit",
@@ -250,6 +250,10 @@ class TrainRun {
     for (const auto& layer : training.network().layers()) layers.push_back(layer->describe());
     say(fmt::format("model   {}; {}; {} parameters", fmt::join(layers, "; "), config_.model.loss,
                     datasets::with_commas(training.network().layout().count())));
+    if (training.network().precision() == nn::Precision::bfloat16) {
+      say("train   bfloat16 by rounding: its factors are multiplied in float32 registers, so that it "
+          "runs no faster than float32");
+    }
     say(fmt::format("train   {}, learning rate {}, {} samples a step, {} leaves, seed {}",
                     config_.optimizer.name, config_.optimizer.learning_rate,
                     datasets::with_commas(training.batch_size()), config_.training.leaves,
