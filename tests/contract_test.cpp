@@ -257,6 +257,46 @@ TEST_F(ContractTest, EarlyStoppingAndValidationAreTheSameForAllRanks) {
   EXPECT_EQ(result("cut"), result("1"));
 }
 
+TEST_F(ContractTest, AReachedTargetEndsTheRunTheSameForAllRanks) {
+  prepare(
+      "[optimizer]\nname = \"adam\"\nlearning_rate = 1e-4\n"
+      "[training]\nbatch_size = 64\nepochs = 30\n"
+      "[early_stopping]\ntarget_accuracy = 0.8\n");
+  const std::string file = "--set data.validation=" + path("test.h5");
+  const auto ending = train("1", 1, 2, file);
+  ASSERT_EQ(ending.exit_code, 0) << ending.output;
+  const auto lines = metrics("1");
+  ASSERT_GE(lines.size(), 3u) << "reached at once: the test proves little";
+  ASSERT_LT(lines.size(), 30u) << "nothing was stopped";
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i]["validation_accuracy"] >= 0.8, i + 1 == lines.size()) << i;
+  }
+  EXPECT_NE(ending.output.find("stopped early: epoch " + std::to_string(lines.size()) +
+                               " reached early_stopping.target_accuracy = 0.8"),
+            std::string::npos)
+      << ending.output;
+  // The file is that of data.test, so the parameters that reached the target are those tested.
+  EXPECT_EQ(summary("1")["test_accuracy"], lines.back()["validation_accuracy"]);
+  EXPECT_EQ(summary("1")["test_loss"], lines.back()["validation_loss"]);
+  EXPECT_NE(read("1/config.toml").find("validation = \"" + path("test.h5") + "\""),
+            std::string::npos);
+
+  ASSERT_EQ(train("3", 3, 1, file).exit_code, 0);
+  EXPECT_EQ(result("3"), result("1"));
+  EXPECT_EQ(metrics("3"), lines);
+  ASSERT_EQ(train("cut", 2, 1, file + " --set training.steps=20").exit_code, 0);
+  ASSERT_EQ(train("cut", 5, 1, file + " --resume").exit_code, 0);
+  EXPECT_EQ(result("cut"), result("1"));
+
+  const std::string before = read("1/metrics.jsonl");
+  const auto again = train("1", 2, 1, file + " --resume --set training.epochs=40");
+  EXPECT_EQ(again.exit_code, 0) << again.output;
+  EXPECT_NE(again.output.find("early_stopping.target_accuracy is reached"), std::string::npos)
+      << again.output;
+  EXPECT_EQ(again.output.find("warning"), std::string::npos) << again.output;
+  EXPECT_EQ(read("1/metrics.jsonl"), before);
+}
+
 TEST_F(ContractTest, ASignalStopsAllRanksAfterACheckpoint) {
   prepare(kMinibatch);
   ASSERT_EQ(train("whole", 1, 1, "--set training.steps=2000").exit_code, 0);

@@ -130,6 +130,9 @@ void describe(Visitor& v, C& c) {
   v.field(Field{"y", any, "name of the targets in the files", "recognised"}, c.data.y);
   v.field(Field{"validation_fraction", fraction, "share of the training set held out"},
           c.data.validation_fraction);
+  v.field(Field{"validation", any, "HDF5 file to validate on instead, after every epoch",
+                "data.validation_fraction"},
+          c.data.validation);
 
   v.section("model");
   v.field(Field{"layers", required, "the layers in order"}, c.model.layers);
@@ -167,6 +170,10 @@ void describe(Visitor& v, C& c) {
           c.early_stopping.patience);
   v.field(Field{"minimum_improvement", at_least(0), "a smaller gain does not count as better"},
           c.early_stopping.minimum_improvement);
+  v.field(Field{"target_accuracy",
+                {.low = 0, .high = 1},
+                "stop after the first epoch of this validation accuracy (0: off)"},
+          c.early_stopping.target_accuracy);
 
   v.section("training");
   auto& t = c.training;
