@@ -48,6 +48,7 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
   product.a = x;
   product.b = parameters.data() + weight_.offset;
   product.b_stride = this->outputs();
+  product.precision = options_.precision;
   product.c = y;
   product.bias = options_.bias ? parameters.data() + bias_offset_ : nullptr;
   // Softmax needs the whole row, which no single panel of the product has.
@@ -73,12 +74,14 @@ void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<c
                         MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
                         std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const {
   const Kernels<T>& kernel = kernels<T>();
-  if (options_.activation != Activation::none) {
+  const bool rounded = options_.precision == Precision::bfloat16;
+  if (options_.activation != Activation::none || rounded) {
     const double operations_per_row = 2.0 * static_cast<double>(y.cols);
     for_each_row_block(y.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {
+      const MatrixView<T> block{d_y.row(begin), end - begin, d_y.cols, d_y.stride};
       kernel.activation_backward(options_.activation, static_cast<T>(options_.slope),
-                                 {y.row(begin), end - begin, y.cols, y.stride},
-                                 {d_y.row(begin), end - begin, d_y.cols, d_y.stride});
+                                 {y.row(begin), end - begin, y.cols, y.stride}, block);
+      if (rounded) kernel.round_to_bfloat16(block);
     });
   }
   if (!d_x.empty()) {
@@ -87,6 +90,7 @@ void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<c
     product.b = parameters.data() + weight_.offset;
     product.b_stride = this->outputs();
     product.b_transposed = true;
+    product.precision = options_.precision;
     product.c = d_x;
     multiply(product);
   }

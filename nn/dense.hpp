@@ -2,7 +2,8 @@
 //
 // W: outputs × inputs (Wᵀ is what stands in the flat buffer), b: outputs. Backward, with z the sum before
 // the activation and m the samples: d_z = d_y activation'(y), d_x = d_z W, dW = sum_m d_zᵀ x, db =
-// sum_m d_z. See nn/layer.hpp for ownership and threads.
+// sum_m d_z. Under bfloat16 x, W and d_z are rounded before these products. See nn/layer.hpp for
+// ownership and threads.
 #pragma once
 
 #include <string>
@@ -11,6 +12,7 @@
 #include "nn/initializer.hpp"
 #include "nn/layer.hpp"
 #include "nn/parameters.hpp"
+#include "nn/precision.hpp"
 
 namespace lockstep::nn {
 
@@ -21,6 +23,7 @@ struct DenseOptions {
   double slope = 0.01;  // of leaky_relu, at least 0
   Initializer initializer = Initializer::he;
   double scale = 0.05;  // of the initializer, where it has one; biases start at zero
+  Precision precision = Precision::float32;
 };
 
 template <class T>
@@ -30,6 +33,7 @@ class Dense final : public Layer<T> {
   Dense(const std::string& name, std::size_t inputs, const DenseOptions& options,
         ParameterLayout& layout);
 
+  bool multiplies() const override { return true; }
   std::string describe() const override;
   void initialize(std::uint64_t seed, std::span<T> parameters) const override;
   void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,

@@ -46,6 +46,9 @@ class Layer {
   std::size_t inputs() const { return inputs_; }    // per sample
   std::size_t outputs() const { return outputs_; }  // per sample
 
+  // Whether forward() multiplies its inputs with parameters: under bfloat16 they come rounded then.
+  virtual bool multiplies() const { return false; }
+
   // One line for people: "dense 784 -> 512, relu".
   virtual std::string describe() const = 0;
 

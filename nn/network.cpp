@@ -7,6 +7,7 @@
 #include "nn/activation_layer.hpp"
 #include "nn/dropout.hpp"
 #include "nn/kernels/kernels.hpp"
+#include "nn/parallel.hpp"
 
 namespace lockstep::nn {
 namespace {
@@ -27,18 +28,30 @@ std::vector<LayerDescription> without_final_softmax(std::span<const LayerDescrip
   return rest;
 }
 
+template <class T>
+void round_rows(MatrixView<T> x) {
+  const double operations_per_row = static_cast<double>(x.cols);
+  for_each_row_block(x.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {
+    kernels<T>().round_to_bfloat16({x.row(begin), end - begin, x.cols, x.stride});
+  });
+}
+
 }  // namespace
 
 template <class T>
-Network<T>::Network(std::size_t inputs, std::span<const LayerDescription> layers, Loss loss)
-    : inputs_(inputs), outputs_(inputs), loss_(loss) {
+Network<T>::Network(std::size_t inputs, std::span<const LayerDescription> layers, Loss loss,
+                    Precision precision)
+    : inputs_(inputs), outputs_(inputs), loss_(loss), precision_(precision) {
   for (const LayerDescription& layer : without_final_softmax(layers, loss)) {
     const std::size_t index = layers_.size();
     switch (layer.kind) {
-      case Kind::dense:
+      case Kind::dense: {
+        DenseOptions options = layer.dense;
+        options.precision = precision;
         layers_.push_back(
-            std::make_unique<Dense<T>>(std::to_string(index), outputs_, layer.dense, layout_));
+            std::make_unique<Dense<T>>(std::to_string(index), outputs_, options, layout_));
         break;
+      }
       case Kind::activation:
         layers_.push_back(
             std::make_unique<ActivationLayer<T>>(outputs_, layer.activation, layer.slope));
@@ -64,9 +77,10 @@ void Network<T>::initialize(std::uint64_t seed, std::span<T> parameters) const {
 template <class T>
 MatrixView<const T> Network<T>::forward(const Pass& pass, std::span<const T> parameters,
                                         std::size_t rows, Workspace<T>& workspace) const {
-  MatrixView<const T> x = workspace.input().top(rows);
+  MatrixView<T> x = workspace.input().top(rows);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const MatrixView<T> y = workspace.output(i).top(rows);
+    if (precision_ == Precision::bfloat16 && layers_[i]->multiplies()) round_rows(x);
     layers_[i]->forward(pass, parameters, x, y);
     x = y;
   }

@@ -36,18 +36,21 @@ class Network {
  public:
   // A softmax right before cross_entropy is taken as part of that loss, which computes the two as
   // one. Throws std::invalid_argument if there is nothing to train.
-  Network(std::size_t inputs, std::span<const LayerDescription> layers, Loss loss);
+  Network(std::size_t inputs, std::span<const LayerDescription> layers, Loss loss,
+          Precision precision = Precision::float32);
 
   std::size_t inputs() const { return inputs_; }    // per sample
   std::size_t outputs() const { return outputs_; }  // per sample
   Loss loss() const { return loss_; }
+  Precision precision() const { return precision_; }
   const ParameterLayout& layout() const { return layout_; }
   std::span<const std::unique_ptr<Layer<T>>> layers() const { return layers_; }
 
   // parameters = initial values, a function of the seed alone.
   void initialize(std::uint64_t seed, std::span<T> parameters) const;
 
-  // The outputs for the first `rows` rows of workspace.input(); a view into the workspace.
+  // The outputs for the first `rows` rows of workspace.input(), which under bfloat16 are rounded; a
+  // view into the workspace.
   MatrixView<const T> forward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
                               Workspace<T>& workspace) const;
 
@@ -63,6 +66,7 @@ class Network {
   std::size_t inputs_;
   std::size_t outputs_;
   Loss loss_;
+  Precision precision_;
   ParameterLayout layout_;
   std::vector<std::unique_ptr<Layer<T>>> layers_;
   std::size_t first_trained_ = 0;  // no layer before it has parameters: backward ends there

@@ -71,6 +71,50 @@ TEST_F(BadInputTest, WrongShape) {
   expect_failure(2, {"small.h5", "196", "784"}, "--set data.test=" + path("small.h5"));
 }
 
+TEST_F(BadInputTest, ValidationFileThatDoesNotFit) {
+  auto small = images(64);
+  small.x_shape = {64, 14, 14};
+  std::get<std::vector<std::uint8_t>>(small.x).resize(64 * 196);
+  datasets::write_dataset(path("small.h5"), small);
+  expect_failure(2, {"data.validation", "small.h5", "196", "784"},
+                 "--set data.validation=" + path("small.h5"));
+  expect_failure(3, {"absent.h5"}, "--set data.validation=" + path("absent.h5"));
+  expect_failure(
+      2, {"data.validation", "data.validation_fraction = 0.5"},
+      "--set data.validation=" + path("train.h5") + " --set data.validation_fraction=0.5");
+}
+
+TEST_F(BadInputTest, TargetAccuracyWithoutAccuracy) {
+  expect_failure(2, {"early_stopping.target_accuracy", "without a validation set"},
+                 "--set early_stopping.target_accuracy=0.9");
+  datasets::Contents real;
+  real.x_shape = {20, 3};
+  real.x = std::vector<float>(60, 0.5f);
+  real.targets.assign(20, 1.0f);
+  real.target_width = 1;
+  datasets::write_dataset(path("real.h5"), real);
+  configure("real.h5", "loss = \"mean_squared_error\"\n", "[{ dense = 1 }]");
+  expect_failure(2, {"early_stopping.target_accuracy", "0.9", "real.h5", "no accuracy"},
+                 "--set early_stopping.target_accuracy=0.9 --set data.validation_fraction=0.5");
+}
+
+TEST_F(BadInputTest, RanksWithOtherValidationFiles) {
+  datasets::write_dataset(path("0.h5"), images(64));
+  datasets::write_dataset(path("1.h5"), images(65));
+  // One path, another file for each rank, as on nodes with copies of their own.
+  write("rank.sh", "mkdir -p " + path("$OMPI_COMM_WORLD_RANK") + " && cd " +
+                       path("$OMPI_COMM_WORLD_RANK") + " && cp " +
+                       path("$OMPI_COMM_WORLD_RANK.h5") + " validation.h5 && exec " +
+                       LOCKSTEP_PROGRAM + " train " + path("run.toml") + " --out " + path("out") +
+                       " --set data.validation=validation.h5\n");
+  const auto ending = test::run(std::string(MPIEXEC) + " --oversubscribe --bind-to none -np 2 sh " +
+                                path("rank.sh"));
+  EXPECT_EQ(ending.exit_code, 2) << ending.output;
+  EXPECT_EQ(ending.messages.size(), 1u) << ending.output;
+  EXPECT_NE(ending.output.find("the validation data's content is"), std::string::npos)
+      << ending.output;
+}
+
 TEST_F(BadInputTest, MoreClassesThanOutputs) {
   configure("train.h5", "", "[{ dense = 7 }]");
   expect_failure(2, {"10 classes", "7 outputs"});

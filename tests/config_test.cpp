@@ -270,8 +270,9 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"[training]\nshuffle = 1",
               "training.shuffle (config.toml:2): found 1, expected true or false"},
         Wrong{
-            "[training]\nprecision = \"bfloat16\"",
-            "training.precision (config.toml:2): found the string \"bfloat16\", expected float32"},
+            "[training]\nprecision = \"float16\"",
+            "training.precision (config.toml:2): found the string \"float16\", expected one of "
+            "float32, bfloat16; did you mean \"bfloat16\"?"},
         Wrong{"[optimizer]\nlearning_rate = 0",
               "optimizer.learning_rate (config.toml:2): found 0, expected a number in (0, "
               "3.4e+38]"},
@@ -345,7 +346,19 @@ INSTANTIATE_TEST_SUITE_P(
               "last layer alone"},
         Wrong{base + "[early_stopping]\npatience = 3",
               "early_stopping.patience (config.toml:6): found 3 without a validation set, expected "
-              "0 or data.validation_fraction > 0"},
+              "0, or data.validation or data.validation_fraction > 0"},
+        Wrong{base + "[early_stopping]\ntarget_accuracy = 0.98",
+              "early_stopping.target_accuracy (config.toml:6): found 0.98 without a validation "
+              "set, expected 0, or data.validation or data.validation_fraction > 0"},
+        Wrong{"[early_stopping]\ntarget_accuracy = 98",
+              "early_stopping.target_accuracy (config.toml:2): found 98, expected a number in "
+              "[0, 1]"},
+        Wrong{"[data]\ntrain = \"a\"\nvalidation = \"b\"\nvalidation_fraction = 0.1\n"
+              "[model]\nlayers = [{ dense = 10 }]",
+              "data.validation (config.toml:3): found a file beside data.validation_fraction = "
+              "0.1 (config.toml:4), expected one of the two"},
+        Wrong{"[data]\nvalidation = 3",
+              "data.validation (config.toml:2): found 3, expected a string"},
         Wrong{base + "[checkpoint]\nkeep = 0",
               "checkpoint.keep (config.toml:6): found 0, expected an integer >= 1"},
         Wrong{base + "[comm]\ntimeout = 0.0",
@@ -382,8 +395,21 @@ TEST(Config, WrongSettings) {
   EXPECT_EQ(error_of("", {"model.layers=[{dense=3}]"}),
             "data.train (config.toml): missing, expected the HDF5 file of the training set");
   EXPECT_EQ(error_of(base, {"early_stopping.patience=2"}),
-            "early_stopping.patience (--set): found 2 without a validation set, expected 0 or "
-            "data.validation_fraction > 0");
+            "early_stopping.patience (--set): found 2 without a validation set, expected 0, or "
+            "data.validation or data.validation_fraction > 0");
+}
+
+TEST(Config, EarlyStoppingTakesEitherKindOfValidationSet) {
+  for (const std::string key : {"patience=2", "target_accuracy=0.5", "target_accuracy=1"}) {
+    for (const std::string set : {"validation=v.h5", "validation_fraction=0.1"}) {
+      const Config config = parse(base, {"early_stopping." + key, "data." + set});
+      expect_same(parse(to_toml(config)), config);
+    }
+  }
+  const Config config =
+      parse(base, {"data.validation=v.h5", "early_stopping.target_accuracy=0.98"});
+  EXPECT_EQ(config.data.validation, "v.h5");
+  EXPECT_EQ(config.early_stopping.target_accuracy, 0.98);
 }
 
 TEST(Config, SoftmaxMayEndTheNetwork) {

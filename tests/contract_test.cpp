@@ -160,6 +160,25 @@ TEST_F(InstructionSetTest, StochasticDescentIsTheSameForAllInstructionSets) {
   expect_same_for_all_instruction_sets();
 }
 
+TEST_F(InstructionSetTest, Bfloat16IsTheSameForAllInstructionSets) {
+  prepare(std::string(kMinibatch) + "precision = \"bfloat16\"\n", kEveryActivation);
+  expect_same_for_all_instruction_sets();
+}
+
+TEST_F(ContractTest, Bfloat16IsTheSameForRanksAndThreadsAndHasBitsOfItsOwn) {
+  prepare(kMinibatch);
+  const std::string rounded = "--set training.precision=bfloat16";
+  ASSERT_EQ(train("float32", 1, 1).exit_code, 0);
+  const auto ending = train("1x1", 1, 1, rounded);
+  ASSERT_EQ(ending.exit_code, 0) << ending.output;
+  EXPECT_NE(ending.output.find("bfloat16"), std::string::npos) << ending.output;
+  ASSERT_EQ(train("1x2", 1, 2, rounded).exit_code, 0);
+  ASSERT_EQ(train("3x2", 3, 2, rounded).exit_code, 0);
+  EXPECT_NE(summary("1x1")["parameters_sha256"], summary("float32")["parameters_sha256"]);
+  EXPECT_EQ(result("1x2"), result("1x1"));
+  EXPECT_EQ(result("3x2"), result("1x1"));
+}
+
 TEST_F(InstructionSetTest, RanksOfOneRunMayUseDifferentInstructionSets) {
   prepare(kMinibatch);
   ASSERT_EQ(train("alone", 1, 1).exit_code, 0);
@@ -239,6 +258,46 @@ TEST_F(ContractTest, EarlyStoppingAndValidationAreTheSameForAllRanks) {
   ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
   ASSERT_EQ(train("cut", 5, 1, split + " --resume").exit_code, 0);
   EXPECT_EQ(result("cut"), result("1"));
+}
+
+TEST_F(ContractTest, AReachedTargetEndsTheRunTheSameForAllRanks) {
+  prepare(
+      "[optimizer]\nname = \"adam\"\nlearning_rate = 1e-4\n"
+      "[training]\nbatch_size = 64\nepochs = 30\n"
+      "[early_stopping]\ntarget_accuracy = 0.8\n");
+  const std::string file = "--set data.validation=" + path("test.h5");
+  const auto ending = train("1", 1, 2, file);
+  ASSERT_EQ(ending.exit_code, 0) << ending.output;
+  const auto lines = metrics("1");
+  ASSERT_GE(lines.size(), 3u) << "reached at once: the test proves little";
+  ASSERT_LT(lines.size(), 30u) << "nothing was stopped";
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i]["validation_accuracy"] >= 0.8, i + 1 == lines.size()) << i;
+  }
+  EXPECT_NE(ending.output.find("stopped early: epoch " + std::to_string(lines.size()) +
+                               " reached early_stopping.target_accuracy = 0.8"),
+            std::string::npos)
+      << ending.output;
+  // The file is that of data.test, so the parameters that reached the target are those tested.
+  EXPECT_EQ(summary("1")["test_accuracy"], lines.back()["validation_accuracy"]);
+  EXPECT_EQ(summary("1")["test_loss"], lines.back()["validation_loss"]);
+  EXPECT_NE(read("1/config.toml").find("validation = \"" + path("test.h5") + "\""),
+            std::string::npos);
+
+  ASSERT_EQ(train("3", 3, 1, file).exit_code, 0);
+  EXPECT_EQ(result("3"), result("1"));
+  EXPECT_EQ(metrics("3"), lines);
+  ASSERT_EQ(train("cut", 2, 1, file + " --set training.steps=20").exit_code, 0);
+  ASSERT_EQ(train("cut", 5, 1, file + " --resume").exit_code, 0);
+  EXPECT_EQ(result("cut"), result("1"));
+
+  const std::string before = read("1/metrics.jsonl");
+  const auto again = train("1", 2, 1, file + " --resume --set training.epochs=40");
+  EXPECT_EQ(again.exit_code, 0) << again.output;
+  EXPECT_NE(again.output.find("early_stopping.target_accuracy is reached"), std::string::npos)
+      << again.output;
+  EXPECT_EQ(again.output.find("warning"), std::string::npos) << again.output;
+  EXPECT_EQ(read("1/metrics.jsonl"), before);
 }
 
 TEST_F(ContractTest, ASignalStopsAllRanksAfterACheckpoint) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -278,6 +279,67 @@ TYPED_TEST(KernelsTest, ActivationsHoldFarFromZero) {
           << size;
     }
   });
+}
+
+// The nearest of the two bfloat16 around x, by its definition; the even one of two that are as near.
+float nearest_bfloat16(float x) {
+  const std::uint32_t low = std::bit_cast<std::uint32_t>(x) & 0xFFFF0000u;
+  const double below = static_cast<double>(std::bit_cast<float>(low));
+  const std::uint32_t high = low + 0x10000u;
+  // Beyond the largest one, infinity stands where the next would be.
+  const double above = std::isinf(std::bit_cast<float>(high))
+                           ? std::copysign(0x1p128, static_cast<double>(x))
+                           : static_cast<double>(std::bit_cast<float>(high));
+  const double to_below = std::abs(static_cast<double>(x) - below);
+  const double to_above = std::abs(above - static_cast<double>(x));
+  if (to_below != to_above) return std::bit_cast<float>(to_below < to_above ? low : high);
+  return std::bit_cast<float>(low >> 16 & 1 ? high : low);
+}
+
+TEST(Bfloat16, RoundsToTheNearestOnEveryInstructionSet) {
+  std::vector<float> values = {0.0f, -0.0f, 1.0f, 1.00390625f, 1.01171875f, 3.4e38f, -3.4e38f,
+                               1e-40f, 3.3895314e38f, 0.1f, -0.3f};
+  for (std::uint32_t bits = 0x00000001u; bits < 0x7F7F0000u; bits += 0x00012345u) {
+    values.push_back(std::bit_cast<float>(bits));
+    values.push_back(-values.back());
+  }
+  with_each_instruction_set([&] {
+    Matrix<float> row(1, values.size() + 2);
+    std::ranges::copy(values, row.view().row(0));
+    row.view().row(0)[values.size()] = std::numeric_limits<float>::infinity();
+    row.view().row(0)[values.size() + 1] = std::bit_cast<float>(0x7FFFFFFFu);  // a NaN
+    kernels<float>().round_to_bfloat16(row.view());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(row.view().row(0)[i]),
+                std::bit_cast<std::uint32_t>(nearest_bfloat16(values[i])))
+          << values[i];
+    }
+    EXPECT_TRUE(std::isinf(row.view().row(0)[values.size()]));
+    EXPECT_TRUE(std::isnan(row.view().row(0)[values.size() + 1]));
+  });
+}
+
+TYPED_TEST(KernelsTest, ProductRoundsItsSecondFactorToBfloat16) {
+  using T = TypeParam;
+  for (const bool transposed : {false, true}) {
+    for (const std::size_t rows : {1u, 40u}) {
+      const auto a = uniform_matrix<T>(rows, 600, 1);
+      Matrix<T> b(1, 600 * 45);
+      fill_uniform(std::span<T>(b.view().row(0), 600 * 45), 2);
+      const auto product = [&](Precision precision) {
+        Matrix<T> c(rows, 45);
+        Product<T> p{a.view(), b.view().data, transposed ? 600u : 45u, transposed, c.view()};
+        p.precision = precision;
+        multiply(p);
+        return bytes_of(std::as_const(c).view());
+      };
+      const auto exact = product(Precision::float32);
+      const auto rounded = product(Precision::bfloat16);
+      kernels<T>().round_to_bfloat16(b.view());
+      EXPECT_EQ(rounded, product(Precision::float32));
+      EXPECT_NE(rounded, exact);
+    }
+  }
 }
 
 TYPED_TEST(KernelsTest, NotANumberComesThrough) {

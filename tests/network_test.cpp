@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "nn/kernels/kernels.hpp"
 #include "random_matrix.hpp"
 
 namespace lockstep::nn {
@@ -99,6 +100,65 @@ TEST(Network, SubtreesTogetherAreTheWholeTree) {
     const float left = parts[0].data()[i] + parts[1].data()[i];
     EXPECT_EQ(whole[0].data()[i], left + parts[2].data()[i]) << i;
   }
+}
+
+// What a network of one layer computes under bfloat16 is what it computes in float32 of factors that
+// were rounded before.
+TEST(Network, Bfloat16RoundsTheFactorsOfEveryProduct) {
+  constexpr std::size_t kRows = 9, kInputs = 20, kOutputs = 7;
+  const std::vector<LayerDescription> layers = {dense(kOutputs, Activation::tanh)};
+  const std::vector<std::size_t> leaves = {0, 4, 9};
+  struct Result {
+    std::vector<float> outputs, gradient;
+    bool operator==(const Result&) const = default;
+  };
+  const auto run = [&](Precision precision, bool round_before) {
+    const Network<float> network(kInputs, layers, Loss::mean_squared_error, precision);
+    Workspace<float> workspace(network, kRows, true);
+    AlignedBuffer<float> parameters(network.layout().buffer_size());
+    network.initialize(1, parameters.span());
+    const auto x = test::uniform_matrix<float>(kRows, kInputs, 2);
+    for (std::size_t m = 0; m < kRows; ++m) {
+      std::copy_n(x.view().row(m), kInputs, workspace.input().row(m));
+    }
+    const auto round = [](MatrixView<float> values) {
+      kernels<float>().round_to_bfloat16(values);
+    };
+    if (round_before) {
+      const std::size_t weights = network.layout().tensors()[0].size;
+      round({parameters.data(), 1, weights, weights});
+      round(workspace.input());
+    }
+    const auto outputs = network.forward({}, parameters.span(), kRows, workspace);
+    Result result;
+    for (std::size_t m = 0; m < kRows; ++m) {
+      for (std::size_t i = 0; i < kOutputs; ++i) result.outputs.push_back(outputs.row(m)[i]);
+    }
+    // d_y = 1 makes d_z the activation's derivative, which is rounded once.
+    const auto d_y = workspace.d_outputs();
+    for (std::size_t m = 0; m < kRows; ++m) std::fill_n(d_y.row(m), kOutputs, 1.0f);
+    if (round_before) {
+      kernels<float>().activation_backward(Activation::tanh, 0, workspace.output(0), d_y);
+      round(d_y);
+      // With d_z in place of d_y, and an activation whose derivative is one.
+      const Network<float> linear(kInputs,
+                                  std::vector<LayerDescription>{dense(kOutputs, Activation::none)},
+                                  Loss::mean_squared_error);
+      AlignedBuffer<float> gradient(network.layout().buffer_size());
+      const SubtreeGradient<float> subtree{leaves, gradient.span()};
+      linear.backward({}, parameters.span(), kRows, workspace, std::span(&subtree, 1));
+      result.gradient.assign(gradient.span().begin(), gradient.span().end());
+      return result;
+    }
+    AlignedBuffer<float> gradient(network.layout().buffer_size());
+    const SubtreeGradient<float> subtree{leaves, gradient.span()};
+    network.backward({}, parameters.span(), kRows, workspace, std::span(&subtree, 1));
+    result.gradient.assign(gradient.span().begin(), gradient.span().end());
+    return result;
+  };
+  const Result rounded = run(Precision::bfloat16, false);
+  EXPECT_EQ(rounded, run(Precision::float32, true));
+  EXPECT_NE(rounded, run(Precision::float32, false));
 }
 
 }  // namespace

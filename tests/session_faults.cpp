@@ -3,6 +3,7 @@
 // should.
 
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -59,6 +60,9 @@ void sum_forever(Communicator& world, const std::string& how) {
 
 void run(Communicator& world, const std::string& how) {
   if (how == "done") return;
+  if (how == "no_child" && waitpid(-1, nullptr, WNOHANG) == 0) {
+    throw std::runtime_error("there is a child process");
+  }
   if (how == "throw" && is_last(world)) throw std::runtime_error("bad input");
   if (how == "throw_all") throw std::runtime_error("bad input");
   if (how == "barrier_sleep") {

@@ -18,10 +18,12 @@ struct Ending {
   int errors = 0;      // lines that begin with "error:"
 };
 
-// Runs session_faults CASE on `ranks` ranks, with a limit so that a hang is a failure.
+// Runs session_faults CASE on `ranks` ranks (0: alone, without mpirun), with a limit so that a hang
+// is a failure.
 Ending run(const std::string& fault, int ranks) {
-  const std::string command = "timeout 40 " MPIEXEC " --oversubscribe --bind-to none -np " +
-                              std::to_string(ranks) + " " SESSION_FAULTS " '" + fault + "' 2>&1";
+  const std::string mpirun =
+      ranks == 0 ? "" : MPIEXEC " --oversubscribe --bind-to none -np " + std::to_string(ranks);
+  const std::string command = "timeout 40 " + mpirun + " " SESSION_FAULTS " '" + fault + "' 2>&1";
   Ending ending;
   const auto start = std::chrono::steady_clock::now();
   FILE* pipe = popen(command.c_str(), "r");
@@ -41,7 +43,7 @@ Ending run(const std::string& fault, int ranks) {
 constexpr double soon = 15.0;
 
 TEST(Session, EndsInOrder) {
-  for (const int ranks : {1, 3}) {
+  for (const int ranks : {0, 1, 3}) {
     const Ending ending = run("done", ranks);
     EXPECT_EQ(ending.exit_code, 0) << ending.output;
     EXPECT_LT(ending.seconds, soon);
@@ -87,6 +89,11 @@ TEST(Session, AbortNeverReportsSuccess) {
   }
   EXPECT_EQ(run("abort 5", 2).exit_code, 5);
   EXPECT_EQ(run("abort 5", 1).exit_code, 5);
+}
+
+TEST(Session, AProcessAloneStartsNoOther) {
+  const Ending ending = run("no_child", 0);
+  EXPECT_EQ(ending.exit_code, 0) << ending.output;
 }
 
 TEST(Session, IsNotActiveOutsideOne) {

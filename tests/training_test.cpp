@@ -7,6 +7,8 @@
 
 #include <utility>
 
+#include <algorithm>
+
 #include "comm_main.hpp"
 #include "small_dataset.hpp"
 #include "trainer/exit_code.hpp"
@@ -210,6 +212,173 @@ TEST(Training, EarlyStoppingKeepsTheBestParameters) {
   const auto rows = datasets::split(60, 0.25, config.training.seed).validation;
   EXPECT_EQ(evaluate(training.network(), training.result(), data, rows, world()).loss,
             training.state().best_validation_loss);
+}
+
+TEST(Training, AFileOfItsOwnIsValidatedOnInWhole) {
+  const auto data = test::small_dataset(135);
+  const auto other = test::small_dataset(1100);  // three blocks of evaluation
+  Config config = small_config();
+  config.data.validation_fraction = 0;
+  config.training.epochs = 2;
+  Training training(config, data, world(), &other);
+  EXPECT_EQ(training.training_samples(), 135u);
+  EXPECT_EQ(training.validation_samples(), 1100u);
+  Told told;
+  training.run(told.observer(), never);
+  const Evaluation expected =
+      evaluate(training.network(), training.result(), other, all_rows(1100), world());
+  // What is validated on is no part of what is learned.
+  Training without(config, data, world());
+  without.run({}, never);
+  EXPECT_EQ(values(training.result()), values(without.result()));
+  if (world().rank() != 0) return;
+  ASSERT_EQ(told.epochs.size(), 2u);
+  ASSERT_TRUE(told.epochs.back().validation);
+  EXPECT_EQ(told.epochs.back().validation->samples, 1100u);
+  EXPECT_EQ(told.epochs.back().validation->loss, expected.loss);
+  EXPECT_EQ(told.epochs.back().validation->accuracy, expected.accuracy);
+}
+
+TEST(Training, AValidationFileMustFit) {
+  const auto data = test::small_dataset(20);
+  const auto real = test::small_dataset(20, false);
+  Config config = small_config();
+  config.data.validation_fraction = 0;
+  EXPECT_THROW(Training(config, data, world(), &real), ConfigError);
+}
+
+// The validation accuracy after each epoch of a run without a target, on every rank.
+std::vector<double> accuracies(const Config& config, const datasets::Dataset& data,
+                               const datasets::Dataset& validation) {
+  std::vector<double> found;
+  Config one = config;
+  for (one.training.epochs = 1; one.training.epochs <= config.training.epochs;
+       ++one.training.epochs) {
+    Training prefix(one, data, world(), &validation);
+    prefix.run({}, never);
+    found.push_back(*evaluate(prefix.network(), prefix.result(), validation,
+                              all_rows(validation.samples()), world())
+                         .accuracy);
+  }
+  return found;
+}
+
+TEST(Training, StopsAfterTheFirstEpochThatReachesTheTarget) {
+  const auto data = test::small_dataset(135);
+  const auto other = test::small_dataset(600);
+  Config config = small_config();
+  config.data.validation_fraction = 0;
+  config.training.epochs = 8;
+  const std::vector<double> found = accuracies(config, data, other);
+  config.early_stopping.target_accuracy = found[4];
+  const auto first = std::ranges::find_if(found, [&](double a) { return a >= found[4]; });
+  const auto epochs = static_cast<std::uint64_t>(first - found.begin()) + 1;
+  ASSERT_GT(epochs, 1u);
+  Training training(config, data, world(), &other);
+  Told told;
+  EXPECT_EQ(training.run(told.observer(), never), TrainingEnd::reached_target);
+  EXPECT_TRUE(training.done());
+  EXPECT_TRUE(training.state().finished);
+  EXPECT_EQ(training.state().epoch, epochs);
+  Config prefix = config;
+  prefix.early_stopping.target_accuracy = 0;
+  prefix.training.epochs = epochs;
+  Training last(prefix, data, world(), &other);
+  EXPECT_EQ(last.run({}, never), TrainingEnd::finished);
+  EXPECT_EQ(values(training.result()), values(last.result())) << "not the last parameters";
+  if (world().rank() == 0) {
+    ASSERT_EQ(told.epochs.size(), epochs);
+    EXPECT_EQ(told.epochs.back().validation->accuracy, *first);
+    EXPECT_EQ(told.saved.size(), epochs);
+    EXPECT_TRUE(told.saved.back().state.finished);
+    EXPECT_FALSE(told.saved[epochs - 2].state.finished);
+  }
+}
+
+TEST(Training, ATargetOutOfReachChangesNothing) {
+  const auto data = test::small_dataset(135);
+  Config config = small_config();
+  Training without(config, data, world());
+  without.run({}, never);
+  config.early_stopping.target_accuracy = 1.0;
+  Training with(config, data, world());
+  EXPECT_EQ(with.run({}, never), TrainingEnd::finished);
+  EXPECT_FALSE(with.reached_target());
+  EXPECT_EQ(values(with.result()), values(without.result()));
+}
+
+TEST(Training, UnderPatienceTheBestParametersAreTheResultAtTheTargetToo) {
+  const auto data = test::small_dataset(135);
+  Config config = small_config();
+  config.early_stopping.patience = 50;
+  config.early_stopping.minimum_improvement = 1e6;  // the first epoch stays the best
+  config.training.epochs = 40;
+  config.early_stopping.target_accuracy = 0.7;
+  Training training(config, data, world());
+  ASSERT_EQ(training.run({}, never), TrainingEnd::reached_target);
+  ASSERT_GT(training.state().epoch, 1u);
+  ASSERT_EQ(training.state().best_epoch, 1u);
+  config.early_stopping = {};
+  config.training.epochs = 1;
+  Training first(config, data, world());
+  first.run({}, never);
+  EXPECT_EQ(values(training.result()), values(first.result()));
+}
+
+TEST(Training, AReachedTargetIsStillReachedAfterResume) {
+  if (world().size() > 1) return;  // only rank 0 has checkpoints; contract_test resumes on more
+  const auto data = test::small_dataset(135);
+  Config config = small_config();
+  config.training.epochs = 40;
+  config.early_stopping.target_accuracy = 0.7;
+  Training training(config, data, world());
+  Told told;
+  ASSERT_EQ(training.run(told.observer(), never), TrainingEnd::reached_target);
+  ASSERT_LT(training.state().epoch, 39u);
+  const Checkpoint& last = told.saved.back();
+  config.training.epochs = 50;
+  Training again(config, data, world());
+  again.resume(last, "checkpoint");
+  EXPECT_TRUE(again.done());
+  EXPECT_TRUE(again.state().finished);
+  Told nothing;
+  EXPECT_EQ(again.run(nothing.observer(), never), TrainingEnd::reached_target);
+  EXPECT_TRUE(nothing.epochs.empty());
+  EXPECT_TRUE(nothing.saved.empty());
+  EXPECT_EQ(values(again.result()), values(training.result()));
+
+  config.early_stopping.target_accuracy = 1.0;
+  Training further(config, data, world());
+  further.resume(last, "checkpoint");
+  EXPECT_FALSE(further.done());
+  EXPECT_FALSE(further.state().finished);
+
+  // In the middle of an epoch the last one's accuracy says nothing of the parameters.
+  config.early_stopping.target_accuracy = 0;
+  config.checkpoint.every_steps = 1;
+  config.training.steps = last.state.step + 1;
+  Training on(config, data, world());
+  on.resume(last, "checkpoint");
+  Told one_more;
+  on.run(one_more.observer(), never);
+  ASSERT_EQ(one_more.saved.back().state.step_in_epoch, 1u);
+  config.training.steps = 0;
+  config.early_stopping.target_accuracy = 0.01;
+  Training middle(config, data, world());
+  middle.resume(one_more.saved.back(), "checkpoint");
+  EXPECT_FALSE(middle.done());
+  EXPECT_EQ(middle.run({}, never), TrainingEnd::reached_target);
+  EXPECT_EQ(middle.state().epoch, last.state.epoch + 1);
+}
+
+TEST(Training, ATargetNeedsClasses) {
+  const auto real = test::small_dataset(40, false);
+  Config config = small_config();
+  config.model.layers.back().units = 1;
+  config.model.loss = "mean_squared_error";
+  EXPECT_NO_THROW(Training(config, real, world()));
+  config.early_stopping.target_accuracy = 0.5;
+  EXPECT_THROW(Training(config, real, world()), ConfigError);
 }
 
 TEST(Training, ARequestOnOneRankStopsAllAfterACheckpoint) {

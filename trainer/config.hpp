@@ -28,6 +28,7 @@ struct DataConfig {
   std::string x;                     // name of the inputs in the files; empty: recognised
   std::string y;                     // name of the targets in the files; empty: recognised
   double validation_fraction = 0.0;  // share of `train` held out, [0, 1)
+  std::string validation;            // path, or empty; beside it `validation_fraction` is 0
 };
 
 // One entry of model.layers: { dense = N, ... }, { activation = "..." } or { dropout = p }.
@@ -71,6 +72,7 @@ struct RegularizationConfig {
 struct EarlyStoppingConfig {
   std::size_t patience = 0;  // epochs without a better validation loss before stopping; 0: off
   double minimum_improvement = 0.0;  // a smaller gain does not count as better, >= 0
+  double target_accuracy = 0.0;      // validation accuracy that is enough, [0, 1]; 0: none is
 };
 
 struct TrainingConfig {
@@ -82,7 +84,7 @@ struct TrainingConfig {
   std::size_t leaves = 8;  // a power of two; at least the number of ranks
   bool shuffle = true;
   std::size_t threads = 0;            // per rank; 0: cores of the node divided by its ranks
-  std::string precision = "float32";  // the only one so far
+  std::string precision = "float32";  // of factors: nn/precision.hpp
 };
 
 struct CheckpointConfig {

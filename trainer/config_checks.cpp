@@ -26,12 +26,23 @@ void check_consistency(const Config& config, const std::string& origin,
     throw ConfigError(fmt::format("{} ({}): found \"softmax\", expected it in the last layer alone",
                                   key, place(key)));
   }
-  if (config.early_stopping.patience > 0 && config.data.validation_fraction == 0.0) {
+  const DataConfig& data = config.data;
+  if (!data.validation.empty() && data.validation_fraction > 0.0) {
     throw ConfigError(fmt::format(
-        "early_stopping.patience ({}): found {} without a validation set, expected 0 or "
-        "data.validation_fraction > 0",
-        place("early_stopping.patience"), config.early_stopping.patience));
+        "data.validation ({}): found a file beside data.validation_fraction = {} ({}), expected "
+        "one of the two",
+        place("data.validation"), data.validation_fraction, place("data.validation_fraction")));
   }
+  if (!data.validation.empty() || data.validation_fraction > 0.0) return;
+  const auto needs_validation = [&](const std::string& key, auto value) {
+    if (value == 0) return;
+    throw ConfigError(
+        fmt::format("{} ({}): found {} without a validation set, expected 0, or data.validation or "
+                    "data.validation_fraction > 0",
+                    key, place(key), value));
+  };
+  needs_validation("early_stopping.patience", config.early_stopping.patience);
+  needs_validation("early_stopping.target_accuracy", config.early_stopping.target_accuracy);
 }
 
 }  // namespace lockstep::trainer

@@ -22,6 +22,7 @@
 #include "nn/initializer.hpp"
 #include "nn/loss.hpp"
 #include "nn/optimizer.hpp"
+#include "nn/precision.hpp"
 #include "trainer/config.hpp"
 
 namespace lockstep::trainer::schema {
@@ -74,7 +75,7 @@ inline constexpr auto initializers = [] {
 inline constexpr std::span<const std::string_view> losses = nn::kLossNames;
 inline constexpr std::span<const std::string_view> optimizers = nn::kUpdateRuleNames;
 inline constexpr std::array<std::string_view, 3> descents{"batch", "minibatch", "stochastic"};
-inline constexpr std::array<std::string_view, 1> precisions{"float32"};
+inline constexpr std::span<const std::string_view> precisions = nn::kPrecisionNames;
 
 // The keys of one entry of model.layers. `layer.kind` must be set before; the order matters, since
 // whether `slope` and `scale` apply follows from the values read before them.
@@ -129,6 +130,9 @@ void describe(Visitor& v, C& c) {
   v.field(Field{"y", any, "name of the targets in the files", "recognised"}, c.data.y);
   v.field(Field{"validation_fraction", fraction, "share of the training set held out"},
           c.data.validation_fraction);
+  v.field(Field{"validation", any, "HDF5 file to validate on instead, after every epoch",
+                "data.validation_fraction"},
+          c.data.validation);
 
   v.section("model");
   v.field(Field{"layers", required, "the layers in order"}, c.model.layers);
@@ -166,6 +170,10 @@ void describe(Visitor& v, C& c) {
           c.early_stopping.patience);
   v.field(Field{"minimum_improvement", at_least(0), "a smaller gain does not count as better"},
           c.early_stopping.minimum_improvement);
+  v.field(Field{"target_accuracy",
+                {.low = 0, .high = 1},
+                "stop after the first epoch of this validation accuracy (0: off)"},
+          c.early_stopping.target_accuracy);
 
   v.section("training");
   auto& t = c.training;
@@ -187,7 +195,7 @@ void describe(Visitor& v, C& c) {
                 {.low = 0, .high = 4096},
                 "per rank (0: the cores of the node divided by its ranks)"},
           t.threads);
-  v.field(Field{"precision", one_of(precisions), "of parameters and arithmetic"}, t.precision);
+  v.field(Field{"precision", one_of(precisions), "of what is multiplied; sums are float32"}, t.precision);
 
   v.section("checkpoint");
   v.field(Field{"every_epochs", at_least(0), "save after every N epochs (0: only at the end)"},

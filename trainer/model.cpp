@@ -47,11 +47,12 @@ std::string shape_text(const std::vector<std::size_t>& shape) {
 
 }  // namespace
 
-nn::Network<float> build_network(const ModelConfig& config, std::size_t inputs) {
+nn::Network<float> build_network(const Config& config, std::size_t inputs) {
   std::vector<nn::LayerDescription> layers;
-  for (const LayerConfig& layer : config.layers) layers.push_back(describe(layer));
+  for (const LayerConfig& layer : config.model.layers) layers.push_back(describe(layer));
   try {
-    return nn::Network<float>(inputs, layers, nn::loss_named(config.loss).value());
+    return nn::Network<float>(inputs, layers, nn::loss_named(config.model.loss).value(),
+                              nn::precision_named(config.training.precision).value());
   } catch (const std::logic_error& error) {  // invalid_argument, length_error
     throw ConfigError(fmt::format("model.layers: {}", error.what()));
   }
@@ -111,7 +112,7 @@ void check_fits(const nn::Network<float>& network, const datasets::Dataset& data
   }
 }
 
-nn::Network<float> build_network(const ModelConfig& config, const datasets::Dataset& data) {
+nn::Network<float> build_network(const Config& config, const datasets::Dataset& data) {
   nn::Network<float> network = build_network(config, data.features());
   check_fits(network, data, "data.train");
   return network;

@@ -12,7 +12,7 @@
 namespace lockstep::trainer {
 
 // The network for samples of `inputs` numbers.
-nn::Network<float> build_network(const ModelConfig& config, std::size_t inputs);
+nn::Network<float> build_network(const Config& config, std::size_t inputs);
 
 nn::OptimizerOptions optimizer_options(const Config& config);
 
@@ -22,7 +22,7 @@ void check_fits(const nn::Network<float>& network, const datasets::Dataset& data
                 std::string_view role);
 
 // The network that a configuration and its training data make.
-nn::Network<float> build_network(const ModelConfig& config, const datasets::Dataset& data);
+nn::Network<float> build_network(const Config& config, const datasets::Dataset& data);
 
 // buffer = the tensors' values. Throws CheckpointError, which names `origin`, unless names and
 // shapes are those of the layout.

@@ -24,7 +24,7 @@ TrainedModel TrainedModel::read(const std::filesystem::path& path) {
 TrainedModel::TrainedModel(Checkpoint checkpoint, const std::filesystem::path& path)
     : checkpoint_(std::move(checkpoint)),
       config_(parse_config(checkpoint_.config, path.string() + " (configuration)")),
-      network_(build_network(config_.model, inputs_of(checkpoint_, path))),
+      network_(build_network(config_, inputs_of(checkpoint_, path))),
       parameters_(network_.layout().buffer_size()) {
   copy_into(checkpoint_.best.empty() ? checkpoint_.parameters : checkpoint_.best, network_.layout(),
             parameters_.span(), path.string());

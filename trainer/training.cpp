@@ -27,6 +27,12 @@ double seconds_between(Clock::time_point start, Clock::time_point end) {
   return std::chrono::duration<double>(end - start).count();
 }
 
+datasets::Split rows_of(const Config& config, const datasets::Dataset& data,
+                        const datasets::Dataset* validation) {
+  if (validation != nullptr) return {all_rows(data.samples()), all_rows(validation->samples())};
+  return datasets::split(data.samples(), config.data.validation_fraction, config.training.seed);
+}
+
 // In the leaf tree's order; an empty leaf's 0 changes nothing.
 double sum_over_leaves(std::span<const double> by_leaf) {
   std::vector<double> level(by_leaf.begin(), by_leaf.end());
@@ -39,12 +45,13 @@ double sum_over_leaves(std::span<const double> by_leaf) {
 }  // namespace
 
 Training::Training(const Config& config, const datasets::Dataset& data,
-                   comm::Communicator& communicator)
+                   comm::Communicator& communicator, const datasets::Dataset* validation)
     : config_(config),
       data_(data),
+      validation_data_(validation != nullptr ? *validation : data),
       communicator_(communicator),
-      rows_(datasets::split(data.samples(), config.data.validation_fraction, config.training.seed)),
-      network_(build_network(config.model, data)),
+      rows_(rows_of(config, data, validation)),
+      network_(build_network(config, data)),
       batch_size_(batch_size_of(config.training, rows_.train.size())),
       parameters_(network_.layout().buffer_size()),
       optimizer_(network_.layout(), optimizer_options(config)),
@@ -54,6 +61,13 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       // A second copy of the whole dataset's inputs would cost more than decoding it once an epoch.
       step_(network_, data, communicator, config.training.leaves, batch_size_, config.training.seed,
             batch_size_ < rows_.train.size()) {
+  if (validation != nullptr) check_fits(network_, *validation, "data.validation");
+  if (config.early_stopping.target_accuracy > 0 && !validation_data_.has_classes()) {
+    throw ConfigError(fmt::format(
+        "early_stopping.target_accuracy: found {}, but {} holds real targets, which have no "
+        "accuracy; expected 0",
+        config.early_stopping.target_accuracy, validation_data_.path().string()));
+  }
   state_.epoch_loss_by_leaf.resize(config.training.leaves);
   state_.epoch_correct_by_leaf.resize(config.training.leaves);
   network_.initialize(config.training.seed, parameters_.span());
@@ -102,6 +116,10 @@ void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
         "{}: is {} steps into its epoch, but an epoch of this data and batch size has {}", origin,
         state_.step_in_epoch, steps_in_epoch()));
   }
+  // Evaluated again: what is enough, and of which samples, may have changed since.
+  const bool between_epochs = state_.epoch > 0 && state_.step_in_epoch == 0;
+  reached_target_ = config_.early_stopping.target_accuracy > 0 && between_epochs &&
+                    !rows_.validation.empty() && is_enough(validate());
   if (!done()) state_.finished = false;  // the configuration now says that there is more to do
 }
 
@@ -114,9 +132,18 @@ std::uint64_t Training::steps_in_epoch() const {
 }
 
 bool Training::done() const {
-  if (stopped_early_) return true;
+  if (stopped_early_ || reached_target_) return true;
   if (config_.training.steps > 0) return state_.step >= config_.training.steps;
   return state_.epoch >= config_.training.epochs;
+}
+
+Evaluation Training::validate() const {
+  return evaluate(network_, parameters_.span(), validation_data_, rows_.validation, communicator_);
+}
+
+bool Training::is_enough(const Evaluation& validation) const {
+  const double target = config_.early_stopping.target_accuracy;
+  return target > 0 && validation.accuracy >= target;
 }
 
 TrainingEnd Training::run(const TrainingObserver& observer, const std::function<bool()>& stop) {
@@ -134,6 +161,7 @@ TrainingEnd Training::run(const TrainingObserver& observer, const std::function<
     state_.finished = true;
     save(observer);
   }
+  if (reached_target_) return TrainingEnd::reached_target;
   return stopped_early_ ? TrainingEnd::stopped_early : TrainingEnd::finished;
 }
 
@@ -268,15 +296,17 @@ EpochReport Training::close_epoch(bool complete) {
   if (!std::isfinite(report.train_loss)) diverged("loss");
   state_.train_loss = report.train_loss;
   if (!rows_.validation.empty()) {
-    report.validation =
-        evaluate(network_, parameters_.span(), data_, rows_.validation, communicator_);
+    report.validation = validate();
     if (!std::isfinite(report.validation->loss)) diverged("validation loss");
   }
   epoch_samples_here_ = 0;
   epoch_seconds_here_ = 0;
   epoch_input_seconds_here_ = 0;
   if (complete) {
-    if (report.validation) watch_for_early_stop(report.validation->loss, report);
+    if (report.validation) {
+      watch_for_early_stop(report.validation->loss, report);
+      reached_target_ = is_enough(*report.validation);
+    }
     ++state_.epoch;
     state_.step_in_epoch = 0;
     std::ranges::fill(state_.epoch_loss_by_leaf, 0.0);

@@ -61,15 +61,20 @@ struct TrainingObserver {
   double step_interval = 0;                     // seconds; 0: after every step
 };
 
-enum class TrainingEnd { finished, stopped_early, stopped_by_signal };
+// stopped_early: for want of a better validation loss.
+enum class TrainingEnd { finished, stopped_early, reached_target, stopped_by_signal };
 
 class Training {
  public:
-  // Collective. Views all arguments, which outlive it.
-  Training(const Config& config, const datasets::Dataset& data, comm::Communicator& communicator);
+  // Collective. Views all arguments, which outlive it. Validates on all of `validation` or, where
+  // it is null, on the share of `data` that the configuration holds out, if any. Throws ConfigError
+  // where the model or early stopping does not fit the data.
+  Training(const Config& config, const datasets::Dataset& data, comm::Communicator& communicator,
+           const datasets::Dataset* validation = nullptr);
 
-  // Local, on every rank alike, instead of the initial parameters that the seed gives. Throws
-  // CheckpointError if it does not fit; `origin` names it in messages.
+  // On every rank alike, instead of the initial parameters that the seed gives. Throws
+  // CheckpointError if it does not fit; `origin` names it in messages. start_from() is local;
+  // resume() is collective: it may have to see whether the checkpoint is accurate enough.
   void resume(const Checkpoint& checkpoint, std::string_view origin);
   void start_from(std::span<const NamedTensor> parameters, std::string_view origin);
 
@@ -79,6 +84,10 @@ class Training {
 
   // Whether the configuration asks for no more than has been done.
   bool done() const;
+
+  // Whether the parameters are those of the first epoch with the validation accuracy that the
+  // configuration asks for.
+  bool reached_target() const { return reached_target_; }
 
   const nn::Network<float>& network() const { return network_; }
   const TrainingState& state() const { return state_; }
@@ -106,6 +115,8 @@ class Training {
   bool due_to_save() const;
   bool next_step_is_told_of(std::uint64_t steps_in_epoch) const;
   void watch_for_early_stop(double validation_loss, EpochReport& report);
+  Evaluation validate() const;
+  bool is_enough(const Evaluation& validation) const;
   void gather_leaf_sums();
   void save(const TrainingObserver& observer);
   std::uint64_t samples_done_in_epoch() const;
@@ -114,8 +125,9 @@ class Training {
 
   const Config& config_;
   const datasets::Dataset& data_;
+  const datasets::Dataset& validation_data_;
   comm::Communicator& communicator_;
-  datasets::Split rows_;
+  datasets::Split rows_;  // of data_ and of validation_data_
   nn::Network<float> network_;
   std::size_t batch_size_;
   nn::AlignedBuffer<float> parameters_;
@@ -126,6 +138,7 @@ class Training {
   TrainingState state_;
 
   bool stopped_early_ = false;
+  bool reached_target_ = false;
   std::uint64_t samples_trained_ = 0;
   double seconds_trained_ = 0;
   double input_seconds_ = 0;              // of all epochs that were reported

@@ -42,6 +42,7 @@ const Kernels<T>& table() {
                                   weight_gradient<T>,
                                   slot_gradient<T>,
                                   bias_gradient<T>,
+                                  round_to_bfloat16<T>,
                                   activate<T>,
                                   activation_backward<T>,
                                   cross_entropy<T>,

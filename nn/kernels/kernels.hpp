@@ -21,6 +21,7 @@
 
 #include "nn/activation.hpp"
 #include "nn/buffer.hpp"
+#include "nn/precision.hpp"
 
 namespace lockstep::nn {
 
@@ -44,6 +45,7 @@ struct Product {
   const T* bias = nullptr;                   // cols, any alignment; null: none
   Activation activation = Activation::none;  // all but softmax
   T slope = 0;                               // of leaky_relu
+  Precision precision = Precision::float32;  // bfloat16: b is rounded on its way; a is already
 };
 
 enum class UpdateRule { sgd, momentum, adagrad, rmsprop, adam };
@@ -130,6 +132,9 @@ struct Kernels {
                         std::size_t output_end);
   // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.
   void (*bias_gradient)(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias);
+
+  // Every element rounded to bfloat16; NaN stays NaN, and what is too large becomes infinite.
+  void (*round_to_bfloat16)(MatrixView<T>);
 
   // z = activation(z), row by row.
   void (*activate)(Activation, T slope, MatrixView<T> z);

@@ -150,6 +150,29 @@ void softmax_backward(MatrixView<const T> y, MatrixView<T> d_y) {
   }
 }
 
+// To nearest, ties to even, by adding to the bits that fall away; doubles by way of float.
+struct RoundToBfloat16 {
+  template <class D, class V>
+  HWY_INLINE V operator()(D d, V x) const {
+    if constexpr (std::is_same_v<hn::TFromD<D>, double>) {
+      const hn::Rebind<float, D> narrow;
+      return hn::PromoteTo(d, (*this)(narrow, hn::DemoteTo(narrow, x)));
+    } else {
+      const hn::RebindToUnsigned<D> bits;
+      const auto u = hn::BitCast(bits, x);
+      const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(bits, 1));
+      const auto rounded = hn::Add(hn::Add(u, hn::Set(bits, 0x7FFF)), odd);
+      return hn::IfThenElse(hn::IsNaN(x), x,
+                            hn::BitCast(d, hn::And(rounded, hn::Set(bits, 0xFFFF0000u))));
+    }
+  }
+};
+
+template <class T>
+void round_to_bfloat16(MatrixView<T> values) {
+  map(values, RoundToBfloat16{});
+}
+
 template <class T>
 void activate(Activation activation, T slope, MatrixView<T> z) {
   switch (activation) {

@@ -129,7 +129,8 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
   const std::size_t rows = row_end - row_begin;
-  const bool in_place = !product.b_transposed && rows < kRowsWorthPacking;
+  const bool in_place = !product.b_transposed && rows < kRowsWorthPacking &&
+                        product.precision == Precision::float32;
   const std::size_t sums = rows * (cols + kRegister<T> - 1) / kRegister<T>;
   const bool two_blocks = in_place && depth > kDepthBlock && depth <= 2 * kDepthBlock &&
                           cols <= kPanel<T> && sums <= kFewSums;
@@ -166,6 +167,12 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
     } else {
       pack_rows(product.b + p * product.b_stride + col, product.b_stride, length, cols, kPanelSize,
                 packed);
+    }
+    if (product.precision == Precision::bfloat16) {
+      for (std::size_t i = 0; i < panels; ++i) {
+        const std::size_t size = length * kPanel<T>;
+        round_to_bfloat16(MatrixView<T>{packed + i * kPanelSize, 1, size, size});
+      }
     }
     multiply_block(block);
     if (two_blocks) break;

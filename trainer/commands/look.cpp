@@ -67,7 +67,7 @@ void inspect_checkpoint(const std::filesystem::path& file) {
 void inspect_configuration(const std::filesystem::path& file) {
   const Config config = read_config(file);
   const auto data = datasets::Dataset::read(config.data.train, {config.data.x, config.data.y});
-  const nn::Network<float> network = build_network(config.model, data);
+  const nn::Network<float> network = build_network(config, data);
   nn::AlignedBuffer<float> parameters(network.layout().buffer_size());
   network.initialize(config.training.seed, parameters.span());
   fmt::print("configuration  {} (initial parameters, seed {})\n", file.string(),

@@ -5,6 +5,7 @@
 #include <tbb/task_arena.h>
 
 #include <cmath>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
@@ -27,7 +28,14 @@ namespace {
 // Keys whose change does not make a resumed run another one.
 bool may_change_on_resume(const std::string& key) {
   return key == "training.epochs" || key == "training.steps" || key == "training.threads" ||
-         key.starts_with("checkpoint.") || key.starts_with("comm.") || key == "data.test";
+         key == "early_stopping.target_accuracy" || key.starts_with("checkpoint.") ||
+         key.starts_with("comm.") || key == "data.test";
+}
+
+// Two paths of one file; false where one of them cannot be asked.
+bool same_file(const std::string& a, const std::string& b) {
+  std::error_code ignored;
+  return std::filesystem::equivalent(a, b, ignored);
 }
 
 // One run of the train command. Rank 0 alone has a record.
@@ -53,10 +61,17 @@ class TrainRun {
   ExitCode run_in_arena() {
     const datasets::Names names{config_.data.x, config_.data.y};
     const auto data = datasets::Dataset::read(config_.data.train, names);
-    std::optional<datasets::Dataset> test;
-    if (!config_.data.test.empty()) test = datasets::Dataset::read(config_.data.test, names);
-    check_agreement(data);
-    Training training = make_training(data);
+    std::shared_ptr<const datasets::Dataset> validation, test;
+    const auto read = [&](const std::string& path) {
+      return std::make_shared<const datasets::Dataset>(datasets::Dataset::read(path, names));
+    };
+    if (!config_.data.validation.empty()) validation = read(config_.data.validation);
+    if (!config_.data.test.empty()) {
+      const bool both = validation && same_file(config_.data.test, config_.data.validation);
+      test = both ? validation : read(config_.data.test);
+    }
+    check_agreement(data, validation.get());
+    Training training = make_training(data, validation.get());
     if (test) check_fits(training.network(), *test, "data.test");
     if (!options_.resume) start_from_file(training);
     open_record();
@@ -65,7 +80,10 @@ class TrainRun {
     introduce(training, data);
 
     if (options_.resume && training.state().finished) {
-      say("done    nothing is left to do: training.epochs or training.steps says how far to go");
+      say(training.reached_target()
+              ? "done    nothing is left to do: early_stopping.target_accuracy is reached"
+              : "done    nothing is left to do: training.epochs or training.steps says how far to "
+                "go");
       return ExitCode::done;
     }
     const StopSignal signal;
@@ -83,6 +101,7 @@ class TrainRun {
                       "epoch {} are the result",
                       training.state().epochs_without_improvement, training.state().best_epoch));
     }
+    if (end == TrainingEnd::reached_target) say_target_reached(training);
     std::optional<Evaluation> tested;
     if (test) {
       tested = trainer::evaluate(training.network(), training.result(), *test,
@@ -105,9 +124,11 @@ class TrainRun {
   }
 
   // Each rank has read its own files: a node with another copy would train another replica.
-  void check_agreement(const datasets::Dataset& data) {
+  void check_agreement(const datasets::Dataset& data, const datasets::Dataset* validation) {
+    if (world_.size() == 1) return;  // and the digests are left for when they are wanted
     const std::string mine =
-        fmt::format("{}\n{}\n{}\n{}", kProgramVersion, kBuild, data.digest(), to_toml(config_));
+        fmt::format("{}\n{}\n{}\n{}\n{}", kProgramVersion, kBuild, data.digest(),
+                    validation ? validation->digest() : "none", to_toml(config_));
     const auto all = world_.gather_strings(mine);
     for (std::size_t rank = 1; rank < all.size(); ++rank) {
       if (all[rank] == all[0]) continue;
@@ -120,7 +141,8 @@ class TrainRun {
   static std::string disagreement(const std::string& a, const std::string& b) {
     std::istringstream left(a), right(b);
     std::string line_a, line_b;
-    for (const char* what : {"program's version", "program's build", "training data's content"}) {
+    for (const char* what : {"program's version", "program's build", "training data's content",
+                             "validation data's content"}) {
       std::getline(left, line_a);
       std::getline(right, line_b);
       if (line_a != line_b) return fmt::format("the {} is {} and {}", what, line_a, line_b);
@@ -142,11 +164,11 @@ class TrainRun {
         });
   }
 
-  Training make_training(const datasets::Dataset& data) {
+  Training make_training(const datasets::Dataset& data, const datasets::Dataset* validation) {
     try {
-      return Training(config_, data, world_);
+      return Training(config_, data, world_, validation);
     } catch (const std::bad_alloc&) {
-      const std::size_t parameters = build_network(config_.model, data).layout().count();
+      const std::size_t parameters = build_network(config_, data).layout().count();
       throw ConfigError(fmt::format(
           "out of memory: {} parameters take {:.1f} GB, and as much again for each gradient and "
           "moment; a smaller model.layers, training.batch_size or more ranks may fit",
@@ -238,23 +260,40 @@ class TrainRun {
     say(fmt::format("lockstep {}, {} rank{} x {} thread{}, {} kernels", kProgramVersion,
                     world_.size(), world_.size() == 1 ? "" : "s", threads_,
                     threads_ == 1 ? "" : "s", nn::kernels<float>().instruction_set));
-    say(fmt::format("data    {}: {} samples to train{} of {} values, {} {}", config_.data.train,
-                    datasets::with_commas(training.training_samples()),
-                    training.validation_samples() == 0
-                        ? ""
-                        : fmt::format(" and {} to validate",
-                                      datasets::with_commas(training.validation_samples())),
-                    data.features(), data.target_width(),
-                    data.has_classes() ? "classes" : "targets"));
+    say(fmt::format(
+        "data    {}: {} samples to train{} of {} values, {} {}", config_.data.train,
+        datasets::with_commas(training.training_samples()),
+        training.validation_samples() == 0
+            ? ""
+            : fmt::format(
+                  " and {} to validate{}", datasets::with_commas(training.validation_samples()),
+                  config_.data.validation.empty() ? ""
+                                                  : fmt::format(" ({})", config_.data.validation)),
+        data.features(), data.target_width(), data.has_classes() ? "classes" : "targets"));
     std::vector<std::string> layers;
     for (const auto& layer : training.network().layers()) layers.push_back(layer->describe());
     say(fmt::format("model   {}; {}; {} parameters", fmt::join(layers, "; "), config_.model.loss,
                     datasets::with_commas(training.network().layout().count())));
+    if (training.network().precision() == nn::Precision::bfloat16) {
+      say("train   bfloat16 by rounding: its factors are multiplied in float32 registers, so that it "
+          "runs no faster than float32");
+    }
     say(fmt::format("train   {}, learning rate {}, {} samples a step, {} leaves, seed {}",
                     config_.optimizer.name, config_.optimizer.learning_rate,
                     datasets::with_commas(training.batch_size()), config_.training.leaves,
                     config_.training.seed));
     say(fmt::format("run     {}", record_->directory().path().string()));
+  }
+
+  void say_target_reached(const Training& training) {
+    const TrainingState& state = training.state();
+    const bool keeps_best = config_.early_stopping.patience > 0;
+    say(
+        fmt::format("stopped early: epoch {} reached early_stopping.target_accuracy = {}; the "
+                    "parameters of epoch {}{} are the result",
+                    state.epoch, config_.early_stopping.target_accuracy,
+                    keeps_best ? state.best_epoch : state.epoch,
+                    keeps_best ? ", of the best validation loss," : ""));
   }
 
   void summarise(const Training& training, const std::optional<Evaluation>& tested) {
