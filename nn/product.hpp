@@ -58,18 +58,16 @@ void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
                   WeightGradient<T>& job) {
   const Kernels<T>& kernel = kernels<T>();
   T* packed_x = scratch + x.rows * round_up(d_y.cols, kernel.panel_width);
-  const std::size_t d_y_width = 4 * kernel.panel_width;
-  const std::size_t x_width = 8 * kernel.tile_inputs;
-  const std::size_t d_y_parts = parts_of(d_y.cols, d_y_width);
-  const std::size_t x_parts = parts_of(x.cols, x_width);
+  constexpr std::size_t kRowsPerPart = 32;
+  const std::size_t blocks = parts_of(x.rows, kRowsPerPart);
   const double operations = 2.0 * static_cast<double>(x.rows * (x.cols + d_y.cols));
-  for_each_part(d_y_parts + x_parts, operations, [&](std::size_t part) {
-    if (part < d_y_parts) {
-      const std::size_t begin = part * d_y_width;
-      kernel.pack_panels(d_y, begin, std::min(d_y.cols, begin + d_y_width), scratch);
+  for_each_part(2 * blocks, operations, [&](std::size_t part) {
+    const std::size_t begin = part / 2 * kRowsPerPart;
+    const std::size_t end = std::min(x.rows, begin + kRowsPerPart);
+    if (part % 2 == 0) {
+      kernel.pack_strips(x, begin, end, packed_x);
     } else {
-      const std::size_t begin = (part - d_y_parts) * x_width;
-      kernel.pack_strips(x, begin, std::min(x.cols, begin + x_width), packed_x);
+      kernel.pack_panels(d_y, begin, end, scratch);
     }
   });
   job.d_y = scratch;
@@ -123,20 +121,27 @@ void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGra
   });
 }
 
+// A part has some rows of weights by some panels, and the next part the panels beside it: weights and
+// moments, which are read and written once, then come row after row, as memory gives them fastest.
 template <class T>
 void gradient_in_tiles(const WeightGradient<T>& job) {
-  constexpr std::size_t kTilesPerPart = 8;
+  constexpr std::size_t kInputsPerPart = 48;
+  constexpr std::size_t kPanelsPerPart = 4;
   const Kernels<T>& kernel = kernels<T>();
-  const std::size_t inputs_per_part = kTilesPerPart * kernel.tile_inputs;
+  const std::size_t inputs_per_part = round_up(kInputsPerPart, kernel.tile_inputs);
   const std::size_t blocks = parts_of(job.inputs, inputs_per_part);
   const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
+  const std::size_t groups = parts_of(panels, kPanelsPerPart);
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(job.outputs) *
                             static_cast<double>(job.inputs);
-  for_each_part(panels * blocks, operations, [&](std::size_t part) {
-    const std::size_t begin = part % blocks * inputs_per_part;
-    kernel.weight_gradient(job, begin, std::min(job.inputs, begin + inputs_per_part),
-                           part / blocks);
+  for_each_part(blocks * groups, operations, [&](std::size_t part) {
+    const std::size_t begin = part / groups * inputs_per_part;
+    const std::size_t end = std::min(job.inputs, begin + inputs_per_part);
+    const std::size_t panel = part % groups * kPanelsPerPart;
+    for (std::size_t p = panel; p < std::min(panels, panel + kPanelsPerPart); ++p) {
+      kernel.weight_gradient(job, begin, end, p);
+    }
   });
 }
 

@@ -143,12 +143,14 @@ struct LeafProducts {
   }
 };
 
-// Has the cache lines of kRows rows of `cols` elements, `stride` apart, brought near.
+// Has the cache lines of kRows rows of `cols` elements, `stride` apart, brought into the second-level
+// cache: asked for in the first, so many lines at once would hold up the factors that are read there.
 template <std::size_t kRows, class T>
 HWY_INLINE void prefetch_rows(const T* values, std::size_t cols, std::size_t stride) {
   for (std::size_t r = 0; r < kRows; ++r, values += stride) {
-    for (std::size_t j = 0; j < cols; j += kAlignment / sizeof(T)) __builtin_prefetch(values + j, 1);
-    __builtin_prefetch(values + cols - 1, 1);  // a row need not start with a line
+    for (std::size_t j = 0; j < cols; j += kAlignment / sizeof(T)) {
+      __builtin_prefetch(values + j, 0, 2);
+    }
   }
 }
 

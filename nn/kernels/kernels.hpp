@@ -116,9 +116,8 @@ struct Kernels {
   // Rows [row_begin, row_end) of the columns of `panels` panels, at most kPanelsAtOnce.
   void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
                          std::size_t panel, std::size_t panels);
-  // Columns [begin, end) of the matrix brought into the order that WeightGradient tells of, with
-  // steps of panel_width or tile_inputs, and panels or strips of as many steps as the matrix has
-  // rows. `begin` is that of a panel or strip; `end` that of another, or the last column.
+  // Rows [begin, end) of the matrix brought into the order that WeightGradient tells of, with steps of
+  // panel_width or tile_inputs, and panels or strips of as many steps as the matrix has rows.
   void (*pack_panels)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
   void (*pack_strips)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
   // Inputs [input_begin, input_end) for the outputs of a panel; input_begin is a multiple of

@@ -106,22 +106,29 @@ HWY_INLINE void pack_transposed(const T* b, std::size_t stride, std::size_t dept
 
 template <class T>
 void pack_panels(MatrixView<const T> matrix, std::size_t begin, std::size_t end, T* packed) {
-  pack_rows(matrix.data + begin, matrix.stride, matrix.rows, end - begin, matrix.rows * kPanel<T>,
-            packed + begin * matrix.rows);
+  pack_rows(matrix.row(begin), matrix.stride, end - begin, matrix.cols, matrix.rows * kPanel<T>,
+            packed + begin * kPanel<T>);
 }
 
-// A strip that is not whole has anything beyond its columns.
+// Several rows at a time, so that what a strip gets is whole cache lines: strips are pages apart, and
+// lines that are written in pieces may leave the cache in between. A strip that is not whole has
+// anything beyond its columns.
 template <class T>
 void pack_strips(MatrixView<const T> matrix, std::size_t begin, std::size_t end, T* packed) {
+  constexpr std::size_t kRowsAtOnce = 8;
   const std::size_t strip_size = matrix.rows * kTileRows;
-  for (std::size_t i = 0; i < matrix.rows; ++i) {
-    const T* row = matrix.row(i);
-    for (std::size_t j = begin; j < end; j += kTileRows) {
-      T* to = packed + j / kTileRows * strip_size + i * kTileRows;
-      if (j + kTileRows <= end) {
-        LOCKSTEP_UNROLL for (std::size_t r = 0; r < kTileRows; ++r) to[r] = row[j + r];
-      } else {
-        std::copy(row + j, row + end, to);
+  for (std::size_t row = begin; row < end; row += kRowsAtOnce) {
+    const std::size_t row_end = std::min(row + kRowsAtOnce, end);
+    T* strip = packed;
+    for (std::size_t j = 0; j < matrix.cols; j += kTileRows, strip += strip_size) {
+      for (std::size_t i = row; i < row_end; ++i) {
+        const T* from = matrix.row(i) + j;
+        T* to = strip + i * kTileRows;
+        if (j + kTileRows <= matrix.cols) {
+          LOCKSTEP_UNROLL for (std::size_t r = 0; r < kTileRows; ++r) to[r] = from[r];
+        } else {
+          std::copy_n(from, matrix.cols - j, to);
+        }
       }
     }
   }
