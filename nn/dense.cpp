@@ -98,7 +98,7 @@ void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<c
   if (options_.bias) {
     for (const SubtreeGradient<T>& subtree : subtrees) {
       T* d_bias = subtree.gradient.data() + bias_offset_;
-      kernel.bias_gradient(d_y, subtree.leaf_rows, d_bias);
+      bias_gradient<T>(d_y, subtree.leaf_rows, d_bias);
       if (subtree.update != nullptr) {
         kernel.update(subtree.update->at(bias_offset_, true), d_bias,
                       round_up(this->outputs(), kLanes));

@@ -17,7 +17,8 @@ template <class T>
 void evaluate_loss(Loss kind, MatrixView<const T> outputs, const Targets<T>& targets,
                    std::span<T> loss, std::span<std::uint8_t> correct, MatrixView<T> d_outputs) {
   const Kernels<T>& kernel = kernels<T>();
-  const double operations_per_row = 30.0 * static_cast<double>(outputs.cols);
+  // An exponential, a logarithm and a division or two take as long as many multiply-adds.
+  const double operations_per_row = 500.0 * static_cast<double>(outputs.cols);
   for_each_row_block(outputs.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {
     const auto rows = [&](auto matrix) {
       if (matrix.empty()) return matrix;

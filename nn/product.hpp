@@ -19,14 +19,17 @@ inline constexpr std::size_t kPartsWanted = 32;
 // c = activation(a · b + bias).
 template <class T>
 void multiply(const Product<T>& product) {
-  // Enough rows a part that packing a panel of the other factor costs little beside its use.
+  // Enough rows a part that packing a panel of the other factor costs little beside its use. Where
+  // there is little of that, fewer will do.
   constexpr std::size_t kRowsPerPart = 384;
+  constexpr std::size_t kRowsPerNarrowPart = 32;
+  constexpr std::size_t kNarrow = 2;  // panels
   // So few rows leave the sums of several panels in the registers at once.
   constexpr std::size_t kFewRows = 4;
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = product.a.rows;
   const std::size_t panels = parts_of(product.c.cols, kernel.panel_width);
-  const std::size_t row_blocks = parts_of(rows, kRowsPerPart);
+  const std::size_t row_blocks = parts_of(rows, panels <= kNarrow ? kRowsPerNarrowPart : kRowsPerPart);
   const std::size_t at_once = rows <= kFewRows
                                   ? kPanelsAtOnce
                                   : std::clamp<std::size_t>(panels * row_blocks / kPartsWanted, 1,
@@ -39,6 +42,20 @@ void multiply(const Product<T>& product) {
     const std::size_t panel = part % groups * at_once;
     kernel.product_panels(product, block * rows / row_blocks, (block + 1) * rows / row_blocks,
                           panel, std::min(at_once, panels - panel));
+  });
+}
+
+// d_bias[i] = sum over rows m of d_y[m, i], in the leaf tree. d_bias has any alignment.
+template <class T>
+void bias_gradient(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias) {
+  constexpr std::size_t kColsPerPart = 4 * kLanes;
+  // An addition for which its summand comes from memory, row by row.
+  const double operations = 8.0 * static_cast<double>(d_y.rows) * static_cast<double>(d_y.cols);
+  for_each_part(parts_of(d_y.cols, kColsPerPart), operations, [&](std::size_t part) {
+    const std::size_t begin = part * kColsPerPart;
+    const std::size_t cols = std::min(kColsPerPart, d_y.cols - begin);
+    kernels<T>().bias_gradient({d_y.data + begin, d_y.rows, cols, d_y.stride}, leaf_rows,
+                               d_bias + begin);
   });
 }
 
@@ -125,14 +142,16 @@ void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGra
 // moments, which are read and written once, then come row after row, as memory gives them fastest.
 template <class T>
 void gradient_in_tiles(const WeightGradient<T>& job) {
-  constexpr std::size_t kInputsPerPart = 48;
+  // Many samples make a panel of d_y too large for the first-level cache, so more tiles share it.
+  constexpr std::size_t kManyRows = 512;
   constexpr std::size_t kPanelsPerPart = 4;
   const Kernels<T>& kernel = kernels<T>();
-  const std::size_t inputs_per_part = round_up(kInputsPerPart, kernel.tile_inputs);
+  const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
+  const std::size_t inputs_per_part =
+      round_up(rows >= kManyRows ? 96 : 48, kernel.tile_inputs);
   const std::size_t blocks = parts_of(job.inputs, inputs_per_part);
   const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
   const std::size_t groups = parts_of(panels, kPanelsPerPart);
-  const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(job.outputs) *
                             static_cast<double>(job.inputs);
   for_each_part(blocks * groups, operations, [&](std::size_t part) {
