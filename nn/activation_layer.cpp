@@ -9,7 +9,7 @@ namespace lockstep::nn {
 
 template <class T>
 void ActivationLayer<T>::forward(const Pass&, std::span<const T>, MatrixView<const T> x,
-                                 MatrixView<T> y) const {
+                                 MatrixView<T> y, std::span<T>) const {
   const double operations_per_row = 20.0 * static_cast<double>(x.cols);
   for_each_row_block(x.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i) std::copy_n(x.row(i), x.cols, y.row(i));

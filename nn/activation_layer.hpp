@@ -15,7 +15,7 @@ class ActivationLayer final : public Layer<T> {
 
   std::string describe() const override { return std::string(name_of(activation_)); }
   void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
-               MatrixView<T> y) const override;
+               MatrixView<T> y, std::span<T> scratch) const override;
   void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                 MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
                 std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const override;

@@ -1,5 +1,6 @@
 #include "nn/dense.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include "nn/product.hpp"
@@ -43,7 +44,7 @@ void Dense<T>::initialize(std::uint64_t seed, std::span<T> parameters) const {
 
 template <class T>
 void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<const T> x,
-                       MatrixView<T> y) const {
+                       MatrixView<T> y, std::span<T> scratch) const {
   Product<T> product;
   product.a = x;
   product.b = parameters.data() + weight_.offset;
@@ -55,7 +56,7 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
   const bool whole_row = options_.activation == Activation::softmax;
   product.activation = whole_row ? Activation::none : options_.activation;
   product.slope = static_cast<T>(options_.slope);
-  multiply(product);
+  multiply(product, scratch);
   if (!whole_row) return;
   const double operations_per_row = 20.0 * static_cast<double>(y.cols);
   for_each_row_block(y.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {
@@ -66,7 +67,8 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
 
 template <class T>
 std::size_t Dense<T>::scratch_size(std::size_t rows) const {
-  return weight_gradient_scratch<T>(rows, this->inputs(), this->outputs());
+  return std::max(weight_gradient_scratch<T>(rows, this->inputs(), this->outputs()),
+                  multiply_scratch<T>(rows, this->inputs(), this->outputs()));
 }
 
 template <class T>

@@ -37,7 +37,7 @@ class Dense final : public Layer<T> {
   std::string describe() const override;
   void initialize(std::uint64_t seed, std::span<T> parameters) const override;
   void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
-               MatrixView<T> y) const override;
+               MatrixView<T> y, std::span<T> scratch) const override;
   std::size_t scratch_size(std::size_t rows) const override;
   void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                 MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,

@@ -55,11 +55,11 @@ class Layer {
   // Sets this layer's parameters in the flat buffer to their initial values.
   virtual void initialize(std::uint64_t /*seed*/, std::span<T> /*parameters*/) const {}
 
-  // y = f(x). x: rows × inputs, y: rows × outputs.
+  // y = f(x). x: rows × inputs, y: rows × outputs. `scratch` may be smaller than scratch_size().
   virtual void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
-                       MatrixView<T> y) const = 0;
+                       MatrixView<T> y, std::span<T> scratch) const = 0;
 
-  // Elements that backward() may use as it likes, for passes of up to `rows` samples.
+  // Elements that forward() and backward() may use as they like, for passes of up to `rows` samples.
   virtual std::size_t scratch_size(std::size_t /*rows*/) const { return 0; }
 
   // From d_y = dLoss/dy: d_x = dLoss/dx unless d_x is empty, and each subtree's slice of the

@@ -81,7 +81,7 @@ MatrixView<const T> Network<T>::forward(const Pass& pass, std::span<const T> par
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const MatrixView<T> y = workspace.output(i).top(rows);
     if (precision_ == Precision::bfloat16 && layers_[i]->multiplies()) round_rows(x);
-    layers_[i]->forward(pass, parameters, x, y);
+    layers_[i]->forward(pass, parameters, x, y, workspace.scratch());
     x = y;
   }
   return x;

@@ -89,7 +89,7 @@ class Workspace {
   // layer does.
   MatrixView<T> d_output(std::size_t layer);
 
-  // For one layer's backward at a time.
+  // For one layer at a time; empty unless `training`.
   std::span<T> scratch() { return scratch_.span(); }
 
  private:

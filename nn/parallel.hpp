@@ -33,6 +33,18 @@ void for_each_part(std::size_t parts, double operations, const Part& part) {
 
 inline constexpr std::size_t kRowsPerBlock = 16;
 
+// The same, where every part has memory of its own that the next call for the same parts comes back
+// to: they go to the same threads each time, as far as these are there, so that what a part brought
+// into its thread's cache is still in it.
+template <class Part>
+void for_each_part_of_memory(std::size_t parts, double operations, const Part& part) {
+  if (parts < 2 || operations < kOperationsWorthATask) {
+    for (std::size_t i = 0; i < parts; ++i) part(i);
+  } else {
+    tbb::parallel_for(std::size_t{0}, parts, part, tbb::static_partitioner());
+  }
+}
+
 // Calls work(begin, end) for blocks of rows that together are 0..rows-1.
 template <class Work>
 void for_each_row_block(std::size_t rows, double operations_per_row, const Work& work) {

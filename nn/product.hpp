@@ -16,16 +16,63 @@ namespace lockstep::nn {
 // Parts below this number are made smaller, down to one panel, so that many threads find work.
 inline constexpr std::size_t kPartsWanted = 32;
 
-// c = activation(a · b + bias).
+// So few rows leave the sums of several panels in the registers at once, and take as long as the other
+// factor takes to come from memory.
+inline constexpr std::size_t kFewRows = 4;
+
+namespace detail {
+
+// Few rows times a large matrix: a part has some rows of that, which lie together in memory, and are
+// those that its thread moves when it comes to their gradient (gradient_in_slots). Each block of the
+// depth has its sums in `scratch`, and they are added up in the end.
 template <class T>
-void multiply(const Product<T>& product) {
+void multiply_by_blocks(const Product<T>& product, double operations, T* scratch) {
+  const Kernels<T>& kernel = kernels<T>();
+  const MatrixView<const T> a = product.a;
+  const MatrixView<T> c = product.c;
+  const std::size_t blocks = parts_of(a.cols, kDepthBlock);
+  const std::size_t panels = parts_of(c.cols, kernel.panel_width);
+  for_each_part_of_memory(blocks, operations, [&](std::size_t i) {
+    const std::size_t p = i * kDepthBlock;
+    Product<T> block = product;
+    block.a = {a.data + p, a.rows, std::min(kDepthBlock, a.cols - p), a.stride};
+    block.b = product.b + p * product.b_stride;
+    block.c.data = scratch + i * a.rows * c.stride;
+    block.bias = nullptr;
+    block.activation = Activation::none;
+    for (std::size_t panel = 0; panel < panels; panel += kPanelsAtOnce) {
+      kernel.product_panels(block, 0, a.rows, panel, std::min(kPanelsAtOnce, panels - panel));
+    }
+  });
+  for (std::size_t m = 0; m < a.rows; ++m) {
+    T* sum = c.row(m);
+    std::copy_n(scratch + m * c.stride, c.cols, sum);
+    for (std::size_t i = 1; i < blocks; ++i) {
+      const T* part = scratch + (i * a.rows + m) * c.stride;
+      for (std::size_t j = 0; j < c.cols; ++j) sum[j] += part[j];
+    }
+    if (product.bias == nullptr) continue;
+    for (std::size_t j = 0; j < c.cols; ++j) sum[j] += product.bias[j];
+  }
+  kernel.activate(product.activation, product.slope, c);
+}
+
+}  // namespace detail
+
+// Elements of scratch of which multiply() can make use.
+template <class T>
+std::size_t multiply_scratch(std::size_t rows, std::size_t depth, std::size_t cols) {
+  return std::min(rows, kFewRows) * parts_of(depth, kDepthBlock) * padded_stride(cols);
+}
+
+// c = activation(a · b + bias). With scratch, which may be empty, few rows are shared out better.
+template <class T>
+void multiply(const Product<T>& product, std::span<T> scratch = {}) {
   // Enough rows a part that packing a panel of the other factor costs little beside its use. Where
   // there is little of that, fewer will do.
   constexpr std::size_t kRowsPerPart = 384;
   constexpr std::size_t kRowsPerNarrowPart = 32;
   constexpr std::size_t kNarrow = 2;  // panels
-  // So few rows leave the sums of several panels in the registers at once.
-  constexpr std::size_t kFewRows = 4;
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = product.a.rows;
   const std::size_t panels = parts_of(product.c.cols, kernel.panel_width);
@@ -37,12 +84,22 @@ void multiply(const Product<T>& product) {
   const std::size_t groups = parts_of(panels, at_once);
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(product.a.cols) *
                             static_cast<double>(product.c.cols);
-  for_each_part(groups * row_blocks, operations, [&](std::size_t part) {
+  if (rows <= kFewRows && !product.b_transposed && operations >= kOperationsWorthATask &&
+      product.a.cols > kDepthBlock &&
+      scratch.size() >= multiply_scratch<T>(rows, product.a.cols, product.c.cols)) {
+    return detail::multiply_by_blocks(product, operations, scratch.data());
+  }
+  const auto compute = [&](std::size_t part) {
     const std::size_t block = part / groups;
     const std::size_t panel = part % groups * at_once;
     kernel.product_panels(product, block * rows / row_blocks, (block + 1) * rows / row_blocks,
                           panel, std::min(at_once, panels - panel));
-  });
+  };
+  if (rows <= kFewRows) {
+    for_each_part_of_memory(groups * row_blocks, operations, compute);
+  } else {
+    for_each_part(groups * row_blocks, operations, compute);
+  }
 }
 
 // d_bias[i] = sum over rows m of d_y[m, i], in the leaf tree. d_bias has any alignment.
@@ -127,14 +184,14 @@ void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGra
   job.d_y = d_y.data;
   job.d_y_step = d_y.stride;
   job.d_y_panel = kernel.panel_width;
-  const std::size_t outputs_per_part = kPanelsAtOnce * kernel.panel_width;
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   // Reading and writing a weight costs as much as several operations.
   const double operations = 2.0 * static_cast<double>(rows + 4) *
                             static_cast<double>(d_y.cols) * static_cast<double>(x.cols);
-  for_each_part(parts_of(d_y.cols, outputs_per_part), operations, [&](std::size_t part) {
-    const std::size_t begin = part * outputs_per_part;
-    kernel.slot_gradient(job, begin, std::min(d_y.cols, begin + outputs_per_part));
+  // The rows of a block of the depth, as in multiply_by_blocks().
+  for_each_part_of_memory(parts_of(x.cols, kDepthBlock), operations, [&](std::size_t part) {
+    const std::size_t begin = part * kDepthBlock;
+    kernel.slot_gradient(job, begin, std::min(x.cols, begin + kDepthBlock));
   });
 }
 

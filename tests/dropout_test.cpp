@@ -21,7 +21,7 @@ Matrix<float> ones(std::size_t rows) {
 std::vector<float> forward(const Dropout<float>& layer, const Pass& pass, std::size_t rows) {
   const auto x = ones(rows);
   Matrix<float> y(rows, kWidth);
-  layer.forward(pass, {}, x.view(), y.view());
+  layer.forward(pass, {}, x.view(), y.view(), {});
   std::vector<float> values;
   for (std::size_t m = 0; m < rows; ++m) {
     values.insert(values.end(), y.view().row(m), y.view().row(m) + kWidth);

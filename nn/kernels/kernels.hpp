@@ -25,7 +25,8 @@
 
 namespace lockstep::nn {
 
-inline constexpr std::size_t kDepthBlock = 512;
+// A block of a panel fits into the first-level cache, and a few blocks may be summed side by side.
+inline constexpr std::size_t kDepthBlock = 256;
 
 // Panels of one call of product_panels.
 inline constexpr std::size_t kPanelsAtOnce = 4;
@@ -124,11 +125,9 @@ struct Kernels {
   // tile_inputs.
   void (*weight_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end,
                           std::size_t panel);
-  // The same for a few samples (slots-inl.hpp), for all inputs and outputs [output_begin, output_end);
-  // output_begin is a multiple of kLanes. Factors stand where they are: x_strip is tile_inputs,
-  // d_y_panel is panel_width.
-  void (*slot_gradient)(const WeightGradient<T>&, std::size_t output_begin,
-                        std::size_t output_end);
+  // The same for a few samples (slots-inl.hpp), for inputs [input_begin, input_end) and all outputs.
+  // Factors stand where they are: x_strip is tile_inputs, d_y_panel is panel_width.
+  void (*slot_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end);
   // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.
   void (*bias_gradient)(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias);
 

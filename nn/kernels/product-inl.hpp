@@ -16,13 +16,12 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// What one block of the depth adds to some panels of c, or all of it where there are but two blocks.
+// What one block of the depth, or a few that are summed side by side, add to some panels of c.
 template <class T>
 struct PanelBlock {
-  MatrixView<const T> a;  // rows × depth of the block
-  const T* b;             // the block's rows of the first panel
+  MatrixView<const T> a;  // rows × depth of the block, or of the blocks
+  const T* b;             // the same rows of the first panel
   std::size_t b_step, b_panel;
-  std::size_t next_depth;  // of the block after it, which is summed beside it; 0: none is
   MatrixView<T> c;         // rows × columns of the panels
   bool first, last;        // blocks of the depth
   const T* bias;           // a padded copy for these panels, or null
@@ -30,27 +29,30 @@ struct PanelBlock {
   T slope;
 };
 
-// A tile of this many registers or fewer waits for its own sums, so that two blocks of the depth take
-// the time of one.
+// A tile of this many registers or fewer waits for its own sums: then this many blocks of the depth
+// are summed in the time of one.
 inline constexpr std::size_t kFewSums = 4;
+inline constexpr std::size_t kBlocksAtOnce = 4;
 
-// The sums of two blocks of the depth, the second no deeper than the first, added in order.
-template <std::size_t kRows, std::size_t kVectors, class T>
-HWY_INLINE void multiply_two_blocks(const TileFactors<T>& factors, std::size_t depth,
-                                    std::size_t next_depth, Tile<T, kRows, kVectors>& sum) {
-  TileFactors<T> next_factors = factors;
-  next_factors.a += depth * factors.a_step;
-  next_factors.b += depth * factors.b_step;
-  Tile<T, kRows, kVectors> next;
-  sum.clear();
-  next.clear();
-  for (std::size_t p = 0; p < next_depth; ++p) {
-    sum.accumulate(factors, p);
-    next.accumulate(next_factors, p);
+// sum += the sums of kBlocks blocks of the depth, one after the other; the last may be shorter.
+template <std::size_t kBlocks, std::size_t kRows, std::size_t kVectors, class T>
+HWY_INLINE void add_blocks(const TileFactors<T>& factors, std::size_t depth,
+                           Tile<T, kRows, kVectors>& sum, bool first) {
+  Tile<T, kRows, kVectors> part[kBlocks];
+  unrolled<kBlocks>([&](auto i) LOCKSTEP_LAMBDA { part[i].clear(); });
+  const std::size_t shortest = depth - (kBlocks - 1) * kDepthBlock;
+  for (std::size_t p = 0; p < shortest; ++p) {
+    unrolled<kBlocks>(
+        [&](auto i) LOCKSTEP_LAMBDA { part[i].accumulate(factors, i * kDepthBlock + p); });
   }
-  for (std::size_t p = next_depth; p < depth; ++p) sum.accumulate(factors, p);
-  next.add(sum);
-  sum = next;
+  for (std::size_t p = shortest; p < kDepthBlock; ++p) {
+    unrolled<kBlocks - 1>(
+        [&](auto i) LOCKSTEP_LAMBDA { part[i].accumulate(factors, i * kDepthBlock + p); });
+  }
+  unrolled<kBlocks>([&](auto i) LOCKSTEP_LAMBDA {
+    if (i > 0 || !first) part[i].add(sum);
+    sum = part[i];
+  });
 }
 
 template <std::size_t kRows, std::size_t kVectors, class T>
@@ -58,14 +60,18 @@ void multiply_tile(const PanelBlock<T>& block, std::size_t row, std::size_t pane
   Tile<T, kRows, kVectors> tile;
   const TileFactors<T> factors{block.a.row(row), block.a.stride, 1,
                                block.b + panel * block.b_panel, block.b_step, block.b_panel};
-  if (kRows * kVectors <= kFewSums && block.next_depth > 0) {
-    multiply_two_blocks(factors, block.a.cols, block.next_depth, tile);
-  } else {
-    tile.multiply(block.a.cols, factors);
-  }
   const std::size_t col = panel * kPanel<T>;
   T* c = block.c.row(row) + col;
-  if (!block.first) tile.add(c, block.c.stride);
+  if (kRows * kVectors <= kFewSums && block.a.cols > kDepthBlock) {
+    if (!block.first) tile.load(c, block.c.stride);
+    const std::size_t blocks = (block.a.cols + kDepthBlock - 1) / kDepthBlock;
+    if (blocks == 2) add_blocks<2>(factors, block.a.cols, tile, block.first);
+    if (blocks == 3) add_blocks<3>(factors, block.a.cols, tile, block.first);
+    if (blocks == 4) add_blocks<kBlocksAtOnce>(factors, block.a.cols, tile, block.first);
+  } else {
+    tile.multiply(block.a.cols, factors);
+    if (!block.first) tile.add(c, block.c.stride);
+  }
   if (block.last && block.bias != nullptr) tile.add(block.bias + col, 0);
   tile.store(c, block.c.stride);
   if (block.last && block.activation != Activation::none) {
@@ -132,8 +138,8 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
   const bool in_place = !product.b_transposed && rows < kRowsWorthPacking &&
                         product.precision == Precision::float32;
   const std::size_t sums = rows * (cols + kRegister<T> - 1) / kRegister<T>;
-  const bool two_blocks = in_place && depth > kDepthBlock && depth <= 2 * kDepthBlock &&
-                          cols <= kPanel<T> && sums <= kFewSums;
+  const bool side_by_side = in_place && cols <= kPanel<T> && sums <= kFewSums;
+  const std::size_t stretch = (side_by_side ? kBlocksAtOnce : 1) * kDepthBlock;
   alignas(kAlignment) T packed[kPanelsAtOnce * kPanelSize];
   alignas(kAlignment) T bias[kPanelsAtOnce * kPanel<T>];
   if (product.bias != nullptr) {
@@ -141,17 +147,16 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
     std::fill(bias + cols, bias + panels * kPanel<T>, T{0});
   }
 
-  for (std::size_t p = 0; p < depth; p += kDepthBlock) {
-    const std::size_t length = std::min(kDepthBlock, depth - p);
+  for (std::size_t p = 0; p < depth; p += stretch) {
+    const std::size_t length = std::min(stretch, depth - p);
     PanelBlock<T> block{
         .a = {product.a.row(row_begin) + p, rows, length, product.a.stride},
         .b = packed,
         .b_step = kPanel<T>,
         .b_panel = kPanelSize,
-        .next_depth = two_blocks ? depth - kDepthBlock : 0,
         .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
         .first = p == 0,
-        .last = two_blocks || p + length == depth,
+        .last = p + length == depth,
         .bias = product.bias == nullptr ? nullptr : bias,
         .activation = product.activation,
         .slope = product.slope};
@@ -175,7 +180,6 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
       }
     }
     multiply_block(block);
-    if (two_blocks) break;
   }
 }
 

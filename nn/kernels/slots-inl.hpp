@@ -137,19 +137,22 @@ HWY_INLINE void slot_tile(const Slots<T>& slots, std::size_t outputs, std::size_
   }
 }
 
-// Outputs [begin, end) of kRows inputs.
+// All outputs of kRows inputs.
 template <std::size_t kLeaves, std::size_t kRows, class T, class Use>
 HWY_INLINE void slot_row(const Slots<T>& slots, std::size_t outputs, std::size_t input,
-                         std::size_t begin, std::size_t end, const Use& use) {
+                         const Use& use) {
   constexpr std::size_t kWide = 2 * kRegister<T>;
-  for (; end - begin >= kWide; begin += kWide) {
+  std::size_t begin = 0;
+  for (; outputs - begin >= kWide; begin += kWide) {
     slot_tile<kLeaves, kRows, 2, true>(slots, outputs, input, begin, kWide, use);
   }
-  if (end - begin >= kRegister<T>) {
+  if (outputs - begin >= kRegister<T>) {
     slot_tile<kLeaves, kRows, 1, true>(slots, outputs, input, begin, kRegister<T>, use);
     begin += kRegister<T>;
   }
-  if (begin < end) slot_tile<kLeaves, kRows, 1, false>(slots, outputs, input, begin, end - begin, use);
+  if (begin < outputs) {
+    slot_tile<kLeaves, kRows, 1, false>(slots, outputs, input, begin, outputs - begin, use);
+  }
 }
 
 // From the last input to the first: the forward product went from the first to the last, so those at
@@ -157,39 +160,39 @@ HWY_INLINE void slot_row(const Slots<T>& slots, std::size_t outputs, std::size_t
 // Not inlined, so that each has the registers to itself; `use` by value, so that it is in them.
 template <std::size_t kLeaves, class T, class Use>
 HWY_NOINLINE void slot_gradient_of(const WeightGradient<T>& job, const Slots<T>& slots,
-                                   std::size_t output_begin, std::size_t output_end, Use use) {
+                                   std::size_t input_begin, std::size_t input_end, Use use) {
   const std::size_t outputs = job.outputs;
-  std::size_t input = job.inputs;
-  if (output_end - output_begin == kRegister<T>) {
-    for (; input >= 4; input -= 4) {
-      slot_tile<kLeaves, 4, 1, true>(slots, outputs, input - 4, output_begin, kRegister<T>, use);
+  std::size_t input = input_end;
+  if (outputs == kRegister<T>) {
+    for (; input - input_begin >= 4; input -= 4) {
+      slot_tile<kLeaves, 4, 1, true>(slots, outputs, input - 4, 0, kRegister<T>, use);
     }
   }
-  for (; input >= 2; input -= 2) {
-    slot_row<kLeaves, 2>(slots, outputs, input - 2, output_begin, output_end, use);
+  for (; input - input_begin >= 2; input -= 2) {
+    slot_row<kLeaves, 2>(slots, outputs, input - 2, use);
   }
-  if (input > 0) slot_row<kLeaves, 1>(slots, outputs, 0, output_begin, output_end, use);
+  if (input > input_begin) slot_row<kLeaves, 1>(slots, outputs, input_begin, use);
 }
 
 template <class T, class Use>
-HWY_INLINE void slot_gradient_by(const WeightGradient<T>& job, std::size_t output_begin,
-                                 std::size_t output_end, const Use& use) {
+HWY_INLINE void slot_gradient_by(const WeightGradient<T>& job, std::size_t input_begin,
+                                 std::size_t input_end, const Use& use) {
   const Slots<T> slots(job);
   // All that is taken lies in the first leaf, or the first two, four or eight.
   const std::size_t leaves = job.leaf_rows.size() - 1;
-  if (leaves == 1) return slot_gradient_of<1>(job, slots, output_begin, output_end, use);
-  if (leaves == 2) return slot_gradient_of<2>(job, slots, output_begin, output_end, use);
-  if (leaves == 4) return slot_gradient_of<4>(job, slots, output_begin, output_end, use);
-  slot_gradient_of<kSlotLeaves>(job, slots, output_begin, output_end, use);
+  if (leaves == 1) return slot_gradient_of<1>(job, slots, input_begin, input_end, use);
+  if (leaves == 2) return slot_gradient_of<2>(job, slots, input_begin, input_end, use);
+  if (leaves == 4) return slot_gradient_of<4>(job, slots, input_begin, input_end, use);
+  slot_gradient_of<kSlotLeaves>(job, slots, input_begin, input_end, use);
 }
 
 template <class T>
-void slot_gradient(const WeightGradient<T>& job, std::size_t output_begin, std::size_t output_end) {
+void slot_gradient(const WeightGradient<T>& job, std::size_t input_begin, std::size_t input_end) {
   if (job.update == nullptr) {
-    return slot_gradient_by(job, output_begin, output_end, WriteGradient<T>{job.d_weights});
+    return slot_gradient_by(job, input_begin, input_end, WriteGradient<T>{job.d_weights});
   }
   with_mover(*job.update, [&](const auto& mover) LOCKSTEP_LAMBDA {
-    slot_gradient_by(job, output_begin, output_end,
+    slot_gradient_by(job, input_begin, input_end,
                      MoveParameters<std::remove_cvref_t<decltype(mover)>, T>{mover, *job.update});
   });
 }
