@@ -70,7 +70,7 @@ template <class T>
 void multiply(const Product<T>& product, std::span<T> scratch = {}) {
   // Enough rows a part that packing a panel of the other factor costs little beside its use. Where
   // there is little of that, fewer will do.
-  constexpr std::size_t kRowsPerPart = 384;
+  constexpr std::size_t kRowsPerPart = 512;
   constexpr std::size_t kRowsPerNarrowPart = 32;
   constexpr std::size_t kNarrow = 2;  // panels
   const Kernels<T>& kernel = kernels<T>();
