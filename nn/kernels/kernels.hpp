@@ -136,7 +136,8 @@ struct Kernels {
 
   // z = activation(z), row by row.
   void (*activate)(Activation, T slope, MatrixView<T> z);
-  // d_y *= activation'(y), row by row; softmax: d_y = y (d_y - sum y d_y).
+  // d_y *= activation'(y), row by row; softmax: d_y = y (d_y - sum y d_y). What is smaller than 2^-96
+  // (double: 2^-960) counts as zero, here and in the loss's gradient.
   void (*activation_backward)(Activation, T slope, MatrixView<const T> y, MatrixView<T> d_y);
 
   // Cross-entropy of softmax(z) against a class. loss[m] = -log softmax(z[m])[label[m]];

@@ -50,7 +50,7 @@ void cross_entropy(MatrixView<const T> z, const std::int32_t* labels, T* loss, M
       });
       const auto sum = hn::Set(d, sums[m]);
       for (std::size_t j = 0; j < z.cols; j += kRegister<T>) {
-        hn::Store(hn::Div(hn::Load(d, out + j), sum), d, out + j);
+        hn::Store(without_tiny(d, hn::Div(hn::Load(d, out + j), sum)), d, out + j);
       }
       out[label] -= T{1};
     }

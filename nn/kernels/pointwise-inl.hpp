@@ -27,13 +27,26 @@ HWY_INLINE void map(MatrixView<T> z, const F& f) {
   }
 }
 
+// A derivative below this size counts as zero. Units that are saturated, and classes that are as good
+// as ruled out, have derivatives so small that products with them would be subnormal numbers, for
+// each of which a processor may take a hundred cycles.
+template <class T>
+inline constexpr T kLeastDerivative = std::is_same_v<T, float> ? T(0x1p-96) : T(0x1p-960);
+
+template <class D, class V>
+HWY_INLINE V without_tiny(D d, V derivative) {
+  const auto least = hn::Set(d, kLeastDerivative<hn::TFromD<D>>);
+  return hn::IfThenZeroElse(hn::Lt(hn::Abs(derivative), least), derivative);  // NaN stays NaN
+}
+
 template <class T, class F>
 HWY_INLINE void map(MatrixView<const T> y, MatrixView<T> d_y, const F& f) {
   const Tag<T> d;
   for (std::size_t i = 0; i < y.rows; ++i) {
     for (std::size_t j = 0; j < y.cols; j += kRegister<T>) {
       T* out = d_y.row(i) + j;
-      hn::Store(f(d, hn::Load(d, y.row(i) + j), hn::Load(d, out)), d, out);
+      const auto derivative = f(d, hn::Load(d, y.row(i) + j), hn::Load(d, out));
+      hn::Store(without_tiny(d, derivative), d, out);
     }
   }
 }
@@ -145,7 +158,8 @@ void softmax_backward(MatrixView<const T> y, MatrixView<T> d_y) {
     const auto mean = hn::Set(d, sums.total());
     for (std::size_t j = 0; j < y.cols; j += kRegister<T>) {
       T* out = d_y.row(i) + j;
-      hn::Store(hn::Mul(hn::Load(d, y.row(i) + j), hn::Sub(hn::Load(d, out), mean)), d, out);
+      const auto derivative = hn::Mul(hn::Load(d, y.row(i) + j), hn::Sub(hn::Load(d, out), mean));
+      hn::Store(without_tiny(d, derivative), d, out);
     }
   }
 }
