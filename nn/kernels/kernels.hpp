@@ -43,7 +43,7 @@ struct Product {
   std::size_t b_stride = 0;  // elements from one stored row of b to the next
   bool b_transposed = false;
   MatrixView<T> c;                           // rows × cols
-  const T* bias = nullptr;                   // cols, any alignment; null: none
+  const T* bias = nullptr;                   // cols, read as b is; null: none
   Activation activation = Activation::none;  // all but softmax
   T slope = 0;                               // of leaky_relu
   Precision precision = Precision::float32;  // bfloat16: b is rounded on its way; a is already

@@ -24,7 +24,7 @@ struct PanelBlock {
   std::size_t b_step, b_panel;
   MatrixView<T> c;         // rows × columns of the panels
   bool first, last;        // blocks of the depth
-  const T* bias;           // a padded copy for these panels, or null
+  const T* bias;           // of the first column, or null
   Activation activation;
   T slope;
 };
@@ -141,11 +141,6 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
   const bool side_by_side = in_place && cols <= kPanel<T> && sums <= kFewSums;
   const std::size_t stretch = (side_by_side ? kBlocksAtOnce : 1) * kDepthBlock;
   alignas(kAlignment) T packed[kPanelsAtOnce * kPanelSize];
-  alignas(kAlignment) T bias[kPanelsAtOnce * kPanel<T>];
-  if (product.bias != nullptr) {
-    std::copy_n(product.bias + col, cols, bias);
-    std::fill(bias + cols, bias + panels * kPanel<T>, T{0});
-  }
 
   for (std::size_t p = 0; p < depth; p += stretch) {
     const std::size_t length = std::min(stretch, depth - p);
@@ -157,7 +152,7 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
         .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
         .first = p == 0,
         .last = p + length == depth,
-        .bias = product.bias == nullptr ? nullptr : bias,
+        .bias = product.bias == nullptr ? nullptr : product.bias + col,
         .activation = product.activation,
         .slope = product.slope};
     if (in_place) {
