@@ -76,11 +76,12 @@ void multiply(const Product<T>& product, std::span<T> scratch = {}) {
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = product.a.rows;
   const std::size_t panels = parts_of(product.c.cols, kernel.panel_width);
-  const std::size_t row_blocks = parts_of(rows, panels <= kNarrow ? kRowsPerNarrowPart : kRowsPerPart);
-  const std::size_t at_once = rows <= kFewRows
-                                  ? kPanelsAtOnce
-                                  : std::clamp<std::size_t>(panels * row_blocks / kPartsWanted, 1,
-                                                            kPanelsAtOnce);
+  const std::size_t row_blocks =
+      parts_of(rows, panels <= kNarrow ? kRowsPerNarrowPart : kRowsPerPart);
+  const std::size_t at_once =
+      rows <= kFewRows
+          ? kPanelsAtOnce
+          : std::clamp<std::size_t>(panels * row_blocks / kPartsWanted, 1, kPanelsAtOnce);
   const std::size_t groups = parts_of(panels, at_once);
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(product.a.cols) *
                             static_cast<double>(product.c.cols);
@@ -186,8 +187,8 @@ void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGra
   job.d_y_panel = kernel.panel_width;
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   // Reading and writing a weight costs as much as several operations.
-  const double operations = 2.0 * static_cast<double>(rows + 4) *
-                            static_cast<double>(d_y.cols) * static_cast<double>(x.cols);
+  const double operations = 2.0 * static_cast<double>(rows + 4) * static_cast<double>(d_y.cols) *
+                            static_cast<double>(x.cols);
   // The rows of a block of the depth, as in multiply_by_blocks().
   for_each_part_of_memory(parts_of(x.cols, kDepthBlock), operations, [&](std::size_t part) {
     const std::size_t begin = part * kDepthBlock;
@@ -204,8 +205,7 @@ void gradient_in_tiles(const WeightGradient<T>& job) {
   constexpr std::size_t kPanelsPerPart = 4;
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
-  const std::size_t inputs_per_part =
-      round_up(rows >= kManyRows ? 96 : 48, kernel.tile_inputs);
+  const std::size_t inputs_per_part = round_up(rows >= kManyRows ? 96 : 48, kernel.tile_inputs);
   const std::size_t blocks = parts_of(job.inputs, inputs_per_part);
   const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
   const std::size_t groups = parts_of(panels, kPanelsPerPart);

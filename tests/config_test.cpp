@@ -269,10 +269,9 @@ INSTANTIATE_TEST_SUITE_P(
               "power of two"},
         Wrong{"[training]\nshuffle = 1",
               "training.shuffle (config.toml:2): found 1, expected true or false"},
-        Wrong{
-            "[training]\nprecision = \"float16\"",
-            "training.precision (config.toml:2): found the string \"float16\", expected one of "
-            "float32, bfloat16; did you mean \"bfloat16\"?"},
+        Wrong{"[training]\nprecision = \"float16\"",
+              "training.precision (config.toml:2): found the string \"float16\", expected one of "
+              "float32, bfloat16; did you mean \"bfloat16\"?"},
         Wrong{"[optimizer]\nlearning_rate = 0",
               "optimizer.learning_rate (config.toml:2): found 0, expected a number in (0, "
               "3.4e+38]"},

@@ -121,7 +121,8 @@ void weight_gradient(benchmark::State& state) {
     expected += static_cast<double>(layer.y.view().row(m)[1]) *
                 static_cast<double>(layer.x.view().row(m)[2]);
   }
-  require(Layer::close(gradient.data()[2 * layer.outputs + 1], expected, layer.rows), "weight_gradient");
+  require(Layer::close(gradient.data()[2 * layer.outputs + 1], expected, layer.rows),
+          "weight_gradient");
   for (auto _ : state) run();
   report(state, layer.operations());
 }

@@ -159,9 +159,9 @@ std::vector<T> tree_sum(MatrixView<const T> x, MatrixView<const T> d_y,
 TYPED_TEST(KernelsTest, WeightGradientIsTheLeafTreeBitByBit) {
   using T = TypeParam;
   const std::vector<std::vector<std::size_t>> all_rows = {
-      {0, 9},                       // one leaf
-      {0, 3, 3, 10, 12},            // an empty leaf inside
-      {0, 0, 0, 0, 0, 0, 0, 0, 1},  // stochastic descent: all but the last empty
+      {0, 9},                        // one leaf
+      {0, 3, 3, 10, 12},             // an empty leaf inside
+      {0, 0, 0, 0, 0, 0, 0, 0, 1},   // stochastic descent: all but the last empty
       {0, 1, 2, 3, 5, 6, 7, 8, 10},  // a sample or two a leaf
       {3, 3, 7, 11, 11, 12, 15, 15, 15},
       {2, 6, 7, 7, 7},
@@ -297,8 +297,8 @@ float nearest_bfloat16(float x) {
 }
 
 TEST(Bfloat16, RoundsToTheNearestOnEveryInstructionSet) {
-  std::vector<float> values = {0.0f, -0.0f, 1.0f, 1.00390625f, 1.01171875f, 3.4e38f, -3.4e38f,
-                               1e-40f, 3.3895314e38f, 0.1f, -0.3f};
+  std::vector<float> values = {0.0f,     -0.0f,  1.0f,          1.00390625f, 1.01171875f, 3.4e38f,
+                               -3.4e38f, 1e-40f, 3.3895314e38f, 0.1f,        -0.3f};
   for (std::uint32_t bits = 0x00000001u; bits < 0x7F7F0000u; bits += 0x00012345u) {
     values.push_back(std::bit_cast<float>(bits));
     values.push_back(-values.back());
@@ -355,7 +355,8 @@ TYPED_TEST(KernelsTest, TinyDerivativesAreZero) {
       d_y.view().row(0)[0] = tiny;
       d_y.view().row(0)[1] = -tiny;
       kernels<T>().activation_backward(activation, T(0.5), std::as_const(y).view(), d_y.view());
-      for (const std::size_t j : {0u, 1u, 2u}) EXPECT_EQ(d_y.view().row(0)[j], 0) << name_of(activation);
+      for (const std::size_t j : {0u, 1u, 2u})
+        EXPECT_EQ(d_y.view().row(0)[j], 0) << name_of(activation);
     }
     Matrix<T> z(1, 3);
     z.view().row(0)[0] = std::is_same_v<T, float> ? T(80) : T(700);
@@ -463,8 +464,10 @@ TYPED_TEST(KernelsTest, ParametersThatMoveWithTheirGradientEndAtTheSameBits) {
   for (const std::size_t inputs : {43u, 64u}) {
     const std::size_t count = round_up(kOutputs * inputs, kLanes);
     // As the factors stand, and packed; the number of leaves as well.
-    for (const auto& rows : {std::vector<std::size_t>{0, 0, 1, 1, 1}, {0, 2, 3, 3, 10},
-                             {0, 12, 25, 37, 50, 62, 75, 87, 100}, {7, 7}}) {
+    for (const auto& rows : {std::vector<std::size_t>{0, 0, 1, 1, 1},
+                             {0, 2, 3, 3, 10},
+                             {0, 12, 25, 37, 50, 62, 75, 87, 100},
+                             {7, 7}}) {
       const auto d_y = uniform_matrix<T>(100, kOutputs, 6);
       const auto x = uniform_matrix<T>(100, inputs, 7);
       AlignedBuffer<T> scratch(weight_gradient_scratch<T>(100, inputs, kOutputs));
@@ -489,7 +492,8 @@ TYPED_TEST(KernelsTest, ParametersThatMoveWithTheirGradientEndAtTheSameBits) {
             }
             return all;
           };
-          EXPECT_EQ(bytes(at_once), bytes(after)) << inputs << " inputs, " << rows.back() << " rows";
+          EXPECT_EQ(bytes(at_once), bytes(after))
+              << inputs << " inputs, " << rows.back() << " rows";
         });
       }
     }

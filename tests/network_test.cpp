@@ -121,9 +121,7 @@ TEST(Network, Bfloat16RoundsTheFactorsOfEveryProduct) {
     for (std::size_t m = 0; m < kRows; ++m) {
       std::copy_n(x.view().row(m), kInputs, workspace.input().row(m));
     }
-    const auto round = [](MatrixView<float> values) {
-      kernels<float>().round_to_bfloat16(values);
-    };
+    const auto round = [](MatrixView<float> values) { kernels<float>().round_to_bfloat16(values); };
     if (round_before) {
       const std::size_t weights = network.layout().tensors()[0].size;
       round({parameters.data(), 1, weights, weights});

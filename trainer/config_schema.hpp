@@ -195,7 +195,8 @@ void describe(Visitor& v, C& c) {
                 {.low = 0, .high = 4096},
                 "per rank (0: the cores of the node divided by its ranks)"},
           t.threads);
-  v.field(Field{"precision", one_of(precisions), "of what is multiplied; sums are float32"}, t.precision);
+  v.field(Field{"precision", one_of(precisions), "of what is multiplied; sums are float32"},
+          t.precision);
 
   v.section("checkpoint");
   v.field(Field{"every_epochs", at_least(0), "save after every N epochs (0: only at the end)"},

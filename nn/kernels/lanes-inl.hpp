@@ -46,7 +46,8 @@ template <std::size_t kCount, class F>
 HWY_INLINE void unrolled(const F& f) {
   [&]<std::size_t... I>(std::index_sequence<I...>) LOCKSTEP_LAMBDA {
     (f(std::integral_constant<std::size_t, I>{}), ...);
-  }(std::make_index_sequence<kCount>{});
+  }
+  (std::make_index_sequence<kCount>{});
 }
 
 // kLanes partial sums, held in as many registers as they need.

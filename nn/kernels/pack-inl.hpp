@@ -44,8 +44,9 @@ HWY_INLINE void pack_rows(const T* b, std::size_t stride, std::size_t depth, std
 
 // Rows that transpose_block() takes.
 template <class T>
-inline constexpr std::size_t kTransposed =
-    std::is_same_v<T, float> && hn::MaxLanes(Tag<T>()) >= 8 ? 8 : 4;
+inline constexpr std::size_t kTransposed = std::is_same_v<T, float>&& hn::MaxLanes(Tag<T>()) >= 8
+                                               ? 8
+                                               : 4;
 
 // Four columns of kTransposed rows become four rows, for float as one or two 4 x 4 blocks in
 // registers; other types go element by element.

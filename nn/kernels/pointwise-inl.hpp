@@ -131,9 +131,9 @@ void softmax(MatrixView<T> z) {
   const Tag<T> d;
   for (std::size_t i = 0; i < z.rows; ++i) {
     T* row = z.row(i);
-    const T total = sum_of_exponentials(
-        row, z.cols, largest(row, z.cols),
-        [&](std::size_t j, auto e) LOCKSTEP_LAMBDA { hn::Store(e, d, row + j); });
+    const T total = sum_of_exponentials(row, z.cols, largest(row, z.cols),
+                                        [&](std::size_t j, auto e)
+                                            LOCKSTEP_LAMBDA { hn::Store(e, d, row + j); });
     const auto sum = hn::Set(d, total);
     for (std::size_t j = 0; j < z.cols; j += kRegister<T>) {
       hn::Store(hn::Div(hn::Load(d, row + j), sum), d, row + j);

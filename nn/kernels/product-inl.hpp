@@ -22,9 +22,9 @@ struct PanelBlock {
   MatrixView<const T> a;  // rows × depth of the block, or of the blocks
   const T* b;             // the same rows of the first panel
   std::size_t b_step, b_panel;
-  MatrixView<T> c;         // rows × columns of the panels
-  bool first, last;        // blocks of the depth
-  const T* bias;           // of the first column, or null
+  MatrixView<T> c;   // rows × columns of the panels
+  bool first, last;  // blocks of the depth
+  const T* bias;     // of the first column, or null
   Activation activation;
   T slope;
 };
@@ -42,8 +42,8 @@ HWY_INLINE void add_blocks(const TileFactors<T>& factors, std::size_t depth,
   unrolled<kBlocks>([&](auto i) LOCKSTEP_LAMBDA { part[i].clear(); });
   const std::size_t shortest = depth - (kBlocks - 1) * kDepthBlock;
   for (std::size_t p = 0; p < shortest; ++p) {
-    unrolled<kBlocks>(
-        [&](auto i) LOCKSTEP_LAMBDA { part[i].accumulate(factors, i * kDepthBlock + p); });
+    unrolled<kBlocks>([&](auto i)
+                          LOCKSTEP_LAMBDA { part[i].accumulate(factors, i * kDepthBlock + p); });
   }
   for (std::size_t p = shortest; p < kDepthBlock; ++p) {
     unrolled<kBlocks - 1>(
@@ -58,8 +58,8 @@ HWY_INLINE void add_blocks(const TileFactors<T>& factors, std::size_t depth,
 template <std::size_t kRows, std::size_t kVectors, class T>
 void multiply_tile(const PanelBlock<T>& block, std::size_t row, std::size_t panel) {
   Tile<T, kRows, kVectors> tile;
-  const TileFactors<T> factors{block.a.row(row), block.a.stride, 1,
-                               block.b + panel * block.b_panel, block.b_step, block.b_panel};
+  const TileFactors<T> factors{block.a.row(row), block.a.stride, 1, block.b + panel * block.b_panel,
+                               block.b_step,     block.b_panel};
   const std::size_t col = panel * kPanel<T>;
   T* c = block.c.row(row) + col;
   if (kRows * kVectors <= kFewSums && block.a.cols > kDepthBlock) {
@@ -135,8 +135,8 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
   const std::size_t rows = row_end - row_begin;
-  const bool in_place = !product.b_transposed && rows < kRowsWorthPacking &&
-                        product.precision == Precision::float32;
+  const bool in_place =
+      !product.b_transposed && rows < kRowsWorthPacking && product.precision == Precision::float32;
   const std::size_t sums = rows * (cols + kRegister<T> - 1) / kRegister<T>;
   const bool side_by_side = in_place && cols <= kPanel<T> && sums <= kFewSums;
   const std::size_t stretch = (side_by_side ? kBlocksAtOnce : 1) * kDepthBlock;
@@ -144,17 +144,16 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
 
   for (std::size_t p = 0; p < depth; p += stretch) {
     const std::size_t length = std::min(stretch, depth - p);
-    PanelBlock<T> block{
-        .a = {product.a.row(row_begin) + p, rows, length, product.a.stride},
-        .b = packed,
-        .b_step = kPanel<T>,
-        .b_panel = kPanelSize,
-        .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
-        .first = p == 0,
-        .last = p + length == depth,
-        .bias = product.bias == nullptr ? nullptr : product.bias + col,
-        .activation = product.activation,
-        .slope = product.slope};
+    PanelBlock<T> block{.a = {product.a.row(row_begin) + p, rows, length, product.a.stride},
+                        .b = packed,
+                        .b_step = kPanel<T>,
+                        .b_panel = kPanelSize,
+                        .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
+                        .first = p == 0,
+                        .last = p + length == depth,
+                        .bias = product.bias == nullptr ? nullptr : product.bias + col,
+                        .activation = product.activation,
+                        .slope = product.slope};
     if (in_place) {
       block.b = product.b + p * product.b_stride + col;
       block.b_step = product.b_stride;

@@ -36,7 +36,7 @@ struct Slots {
     }
   }
 
-  std::uint32_t taken = 0;  // a bit for each slot
+  std::uint32_t taken = 0;                    // a bit for each slot
   const T* x[kSlotLeaves * kSlotsPerLeaf];    // the first input
   const T* d_y[kSlotLeaves * kSlotsPerLeaf];  // the first output
 };
@@ -48,17 +48,15 @@ struct SlotTile : Tile<T, kRows, kVectors> {
   HWY_INLINE void accumulate(const T* x, const T* d_y) {
     const Tag<T> d;
     Vector<T> factor[kVectors];
-    unrolled<kVectors>(
-        [&](auto v) LOCKSTEP_LAMBDA { factor[v] = hn::LoadU(d, d_y + v * kRegister<T>); });
-    this->for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
-      s = hn::MulAdd(hn::Set(d, x[r]), factor[v], s);
-    });
+    unrolled<kVectors>([&](auto v)
+                           LOCKSTEP_LAMBDA { factor[v] = hn::LoadU(d, d_y + v * kRegister<T>); });
+    this->for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
+                       LOCKSTEP_LAMBDA { s = hn::MulAdd(hn::Set(d, x[r]), factor[v], s); });
   }
 
   HWY_INLINE void fill(T value) {
-    this->for_each([&](Vector<T>& s, std::size_t, std::size_t) LOCKSTEP_LAMBDA {
-      s = hn::Set(Tag<T>(), value);
-    });
+    this->for_each([&](Vector<T>& s, std::size_t, std::size_t)
+                       LOCKSTEP_LAMBDA { s = hn::Set(Tag<T>(), value); });
   }
 };
 
@@ -118,16 +116,16 @@ struct MoveParameters {
 
 // kRows inputs from `input` on, by kVectors registers of outputs from `output` on, all of them or the
 // first `cols`.
-template <std::size_t kLeaves, std::size_t kRows, std::size_t kVectors, bool kAll, class T, class Use>
+template <std::size_t kLeaves, std::size_t kRows, std::size_t kVectors, bool kAll, class T,
+          class Use>
 HWY_INLINE void slot_tile(const Slots<T>& slots, std::size_t outputs, std::size_t input,
                           std::size_t output, std::size_t cols, const Use& use) {
   SlotTile<T, kRows, kVectors> tile;
   sum_slots<0, kLeaves>(slots, input, output, tile);
   const std::size_t at = input * outputs + output;
   if constexpr (kAll) {
-    tile.for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
-      use.whole(s, at + r * outputs + v * kRegister<T>);
-    });
+    tile.for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
+                      LOCKSTEP_LAMBDA { use.whole(s, at + r * outputs + v * kRegister<T>); });
   } else {
     alignas(kAlignment) T gradient[kRows * tile.kColumns];
     tile.store(gradient, tile.kColumns);

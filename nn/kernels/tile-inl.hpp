@@ -56,7 +56,8 @@ struct Tile {
   }
 
   HWY_INLINE void clear() {
-    for_each([](Vector<T>& s, std::size_t, std::size_t) LOCKSTEP_LAMBDA { s = hn::Zero(Tag<T>()); });
+    for_each([](Vector<T>& s, std::size_t, std::size_t)
+                 LOCKSTEP_LAMBDA { s = hn::Zero(Tag<T>()); });
   }
 
   // sum[r, :] = sum over p < depth of a[r, p] b[p, :], in sequence. Rows of a are reached from every
@@ -111,21 +112,18 @@ struct Tile {
 
   // sum = other + sum
   HWY_INLINE void add(const Tile& other) {
-    for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
-      s = hn::Add(other.sum[r][v], s);
-    });
+    for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
+                 LOCKSTEP_LAMBDA { s = hn::Add(other.sum[r][v], s); });
   }
 
   HWY_INLINE void load(const T* c, std::size_t c_row) {
-    for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
-      s = hn::LoadU(Tag<T>(), c + r * c_row + v * kRegister<T>);
-    });
+    for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
+                 LOCKSTEP_LAMBDA { s = hn::LoadU(Tag<T>(), c + r * c_row + v * kRegister<T>); });
   }
 
   HWY_INLINE void store(T* c, std::size_t c_row) {
-    for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
-      hn::StoreU(s, Tag<T>(), c + r * c_row + v * kRegister<T>);
-    });
+    for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
+                 LOCKSTEP_LAMBDA { hn::StoreU(s, Tag<T>(), c + r * c_row + v * kRegister<T>); });
   }
 };
 

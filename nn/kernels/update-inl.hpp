@@ -61,8 +61,8 @@ class Mover {
     } else {
       const V mean = kRule == UpdateRule::adam ? blend(u_.keep1, moment1, u_.take1, g) : g;
       const V squares = blend(u_.keep2, moment2, u_.take2, hn::Mul(g, g));
-      return hn::Div(mean, root(kRule == UpdateRule::adam ? hn::Mul(squares, set(u_.correction2))
-                                                          : squares));
+      return hn::Div(
+          mean, root(kRule == UpdateRule::adam ? hn::Mul(squares, set(u_.correction2)) : squares));
     }
   }
 
