@@ -127,23 +127,98 @@ void weight_gradient(benchmark::State& state) {
   report(state, layer.operations());
 }
 
-void adam_update(benchmark::State& state) {
-  const auto count = static_cast<std::size_t>(state.range(0));
-  ParameterLayout layout;
-  layout.add("0.weight", {count}, false);
-  Optimizer<float> optimizer(layout, {.rule = UpdateRule::adam, .learning_rate = 1e-3});
-  AlignedBuffer<float> parameters(layout.buffer_size()), gradient(layout.buffer_size());
-  std::ranges::fill(gradient.span().first(count), 0.5f);
-  std::uint64_t step = 0;
-  optimizer.update(++step, 1, parameters.span(), gradient.span());
-  // The first step of Adam is the learning rate against the gradient's sign.
-  require(std::abs(parameters.data()[0] + 1e-3f) < 1e-8f, "adam_update");
-  for (auto _ : state) optimizer.update(++step, 1, parameters.span(), gradient.span());
-  const double bytes = 7.0 * 4 * static_cast<double>(count);  // reads w, g, m, v; writes w, m, v
+// Kernels that are bound by memory: bytes that a call reads and writes.
+void report_bytes(benchmark::State& state, double bytes) {
   const double rate = 1e-9 * bytes * static_cast<double>(state.iterations());
   state.counters["GB/s"] = benchmark::Counter(rate, benchmark::Counter::kIsRate);
   state.counters["% of memory"] =
       benchmark::Counter(100 * rate / test::memory_bandwidth(), benchmark::Counter::kIsRate);
+}
+
+// d_y rows × outputs in eight leaves.
+void bias_gradient(benchmark::State& state) {
+  const auto rows = static_cast<std::size_t>(state.range(0));
+  const auto outputs = static_cast<std::size_t>(state.range(1));
+  const auto d_y = test::uniform_matrix<float>(rows, outputs, 1);
+  std::vector<std::size_t> bounds;
+  for (std::size_t l = 0; l <= 8; ++l) bounds.push_back(l * rows / 8);
+  AlignedBuffer<float> d_bias(outputs);
+  nn::bias_gradient<float>(d_y.view(), bounds, d_bias.data());
+  double expected = 0;
+  for (std::size_t m = 0; m < rows; ++m) expected += static_cast<double>(d_y.view().row(m)[1]);
+  require(Layer::close(d_bias.data()[1], expected, rows), "bias_gradient");
+  for (auto _ : state) nn::bias_gradient<float>(d_y.view(), bounds, d_bias.data());
+  report_bytes(state, 4.0 * static_cast<double>(rows * outputs));
+}
+
+void activate(benchmark::State& state, Activation activation, double (*formula)(double)) {
+  const auto rows = static_cast<std::size_t>(state.range(0));
+  const auto cols = static_cast<std::size_t>(state.range(1));
+  auto z = test::uniform_matrix<float>(rows, cols, 1);
+  const double before = static_cast<double>(z.view().row(1)[2]);
+  kernels<float>().activate(activation, 0, z.view());
+  require(std::abs(static_cast<double>(z.view().row(1)[2]) - formula(before)) < 1e-6, "activate");
+  for (auto _ : state) kernels<float>().activate(activation, 0, z.view());
+  report_bytes(state, 8.0 * static_cast<double>(rows * cols));
+}
+
+void activation_backward(benchmark::State& state, Activation activation,
+                         double (*derivative)(double)) {
+  const auto rows = static_cast<std::size_t>(state.range(0));
+  const auto cols = static_cast<std::size_t>(state.range(1));
+  const auto y = test::uniform_matrix<float>(rows, cols, 1);
+  auto d_y = test::uniform_matrix<float>(rows, cols, 2);
+  const double expected = static_cast<double>(d_y.view().row(1)[2]) *
+                          derivative(static_cast<double>(y.view().row(1)[2]));
+  const auto run = [&] {
+    kernels<float>().activation_backward(activation, 0, y.view(), d_y.view());
+  };
+  run();
+  require(std::abs(static_cast<double>(d_y.view().row(1)[2]) - expected) < 1e-6,
+          "activation_backward");
+  for (auto _ : state) run();
+  report_bytes(state, 12.0 * static_cast<double>(rows * cols));
+}
+
+// Softmax, the loss and its gradient in one.
+void cross_entropy(benchmark::State& state) {
+  const auto rows = static_cast<std::size_t>(state.range(0));
+  const auto classes = static_cast<std::size_t>(state.range(1));
+  const auto z = test::uniform_matrix<float>(rows, classes, 1);
+  Matrix<float> d_z(rows, classes);
+  std::vector<std::int32_t> labels(rows, 1);
+  std::vector<float> loss(rows);
+  const auto run = [&] {
+    kernels<float>().cross_entropy(z.view(), labels.data(), loss.data(), d_z.view());
+  };
+  run();
+  double sum = 0;
+  for (std::size_t j = 0; j < classes; ++j) {
+    sum += std::exp(static_cast<double>(z.view().row(2)[j]));
+  }
+  require(std::abs(static_cast<double>(loss[2]) -
+                   (std::log(sum) - static_cast<double>(z.view().row(2)[1]))) < 1e-5,
+          "cross_entropy");
+  for (auto _ : state) run();
+  const double samples = static_cast<double>(rows) * static_cast<double>(state.iterations());
+  state.counters["samples/s"] = benchmark::Counter(samples, benchmark::Counter::kIsRate);
+}
+
+// `moments`: how many buffers the rule keeps beside the parameters; `moved`: how far the first step
+// of a gradient of 1/2 moves a parameter.
+void update(benchmark::State& state, UpdateRule rule, int moments, float moved) {
+  const auto count = static_cast<std::size_t>(state.range(0));
+  ParameterLayout layout;
+  layout.add("0.weight", {count}, false);
+  Optimizer<float> optimizer(layout, {.rule = rule, .learning_rate = 1e-3});
+  AlignedBuffer<float> parameters(layout.buffer_size()), gradient(layout.buffer_size());
+  std::ranges::fill(gradient.span().first(count), 0.5f);
+  std::uint64_t step = 0;
+  optimizer.update(++step, 1, parameters.span(), gradient.span());
+  require(std::abs(parameters.data()[0] + moved) < 1e-5f * moved, "update");
+  for (auto _ : state) optimizer.update(++step, 1, parameters.span(), gradient.span());
+  // Reads the gradient; reads and writes the parameters and moments.
+  report_bytes(state, 4.0 * (3 + 2 * moments) * static_cast<double>(count));
 }
 
 void layers(benchmark::internal::Benchmark* b) {
@@ -178,7 +253,29 @@ void print_limits(unsigned threads) {
 BENCHMARK(forward)->Apply(layers);
 BENCHMARK(input_gradient)->Apply(layers);
 BENCHMARK(weight_gradient)->Apply(layers_in_leaves);
-BENCHMARK(adam_update)->Arg(669'706)->Arg(50'000'000);
+BENCHMARK(bias_gradient)->Args({128, 512})->Args({1024, 2048});
+BENCHMARK_CAPTURE(activate, relu, Activation::relu, [](double z) { return std::max(z, 0.0); })
+    ->Args({128, 512});
+BENCHMARK_CAPTURE(activate, sigmoid, Activation::sigmoid,
+                  [](double z) { return 1 / (1 + std::exp(-z)); })
+    ->Args({128, 512});
+BENCHMARK_CAPTURE(activate, tanh, Activation::tanh, [](double z) { return std::tanh(z); })
+    ->Args({128, 512});
+BENCHMARK_CAPTURE(activation_backward, relu, Activation::relu,
+                  [](double y) { return y > 0 ? 1.0 : 0.0; })
+    ->Args({128, 512});
+BENCHMARK_CAPTURE(activation_backward, sigmoid, Activation::sigmoid,
+                  [](double y) { return y * (1 - y); })
+    ->Args({128, 512});
+BENCHMARK(cross_entropy)->Args({128, 10})->Args({128, 1000});
+void all_sizes(benchmark::internal::Benchmark* b) {
+  b->Arg(669'706)->Arg(50'000'000);
+}
+BENCHMARK_CAPTURE(update, sgd, UpdateRule::sgd, 0, 5e-4f)->Apply(all_sizes);
+BENCHMARK_CAPTURE(update, momentum, UpdateRule::momentum, 1, 5e-4f)->Apply(all_sizes);
+BENCHMARK_CAPTURE(update, adagrad, UpdateRule::adagrad, 1, 1e-3f)->Apply(all_sizes);
+BENCHMARK_CAPTURE(update, rmsprop, UpdateRule::rmsprop, 1, 1e-2f)->Apply(all_sizes);
+BENCHMARK_CAPTURE(update, adam, UpdateRule::adam, 2, 1e-3f)->Apply(all_sizes);
 
 }  // namespace
 }  // namespace lockstep::nn
