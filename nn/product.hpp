@@ -14,7 +14,7 @@
 namespace lockstep::nn {
 
 // Parts below this number are made smaller, down to one panel, so that many threads find work.
-inline constexpr std::size_t kPartsWanted = 32;
+inline constexpr std::size_t kPartsWanted = 16;
 
 // So few rows leave the sums of several panels in the registers at once, and take as long as the other
 // factor takes to come from memory.
