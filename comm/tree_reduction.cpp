@@ -19,10 +19,8 @@ using detail::Requests;
 
 namespace {
 
-// The flag rides in the tag of the pieces, so that it costs no message and no byte.
-constexpr int piece_tag = 0;
-constexpr int raised_piece_tag = 1;
-constexpr int total_tag = 2;
+// Flags ride in the tags of the pieces, so that they cost no message and no byte.
+constexpr int total_tag = static_cast<int>(TreeReduction::most_flags);
 
 std::size_t round_up(std::size_t count) {
   return (count + shard_alignment - 1) / shard_alignment * shard_alignment;
@@ -43,10 +41,10 @@ struct TreeReduction::State {
   void send(const float* data, std::size_t floats, std::size_t to, int tag);
   void receive(Requests& requests, float* data, std::size_t floats, std::size_t from, int tag);
 
-  void check_arguments(std::span<const std::uint8_t> leaf_present) const;
+  void check_arguments(std::span<const std::uint8_t> leaf_present, unsigned raise) const;
   void receive_pieces(std::size_t from, std::span<const std::uint8_t> leaf_present);
   void send_pieces(std::size_t to, std::span<const std::uint8_t> leaf_present, int tag);
-  bool raised_elsewhere() const;
+  unsigned raised_elsewhere() const;
 
   std::size_t rank;
   std::size_t ranks;
@@ -131,14 +129,18 @@ void TreeReduction::State::receive(Requests& requests, float* data, std::size_t 
   });
 }
 
-void TreeReduction::State::check_arguments(std::span<const std::uint8_t> leaf_present) const {
+void TreeReduction::State::check_arguments(std::span<const std::uint8_t> leaf_present,
+                                           unsigned raise) const {
+  if (raise >= most_flags) {
+    throw std::invalid_argument("flags are bits below " + std::to_string(most_flags));
+  }
   if (leaf_present.size() != leaves) {
     throw std::invalid_argument("leaf_present has " + std::to_string(leaf_present.size()) +
                                 " flags for " + std::to_string(leaves) + " leaves");
   }
 }
 
-// The flag must come from every rank: one that has nothing to send sends an empty message. Any tag
+// Flags must come from every rank: one that has nothing to send sends an empty message. Any tag
 // is accepted; what belongs together is told by the order of messages, which MPI keeps.
 void TreeReduction::State::receive_pieces(std::size_t from,
                                           std::span<const std::uint8_t> leaf_present) {
@@ -168,10 +170,10 @@ void TreeReduction::State::send_pieces(std::size_t to, std::span<const std::uint
   if (sends.size() == before) sends.send(communicator->state().comm, nullptr, 0, to, tag);
 }
 
-bool TreeReduction::State::raised_elsewhere() const {
-  bool raised = false;
+unsigned TreeReduction::State::raised_elsewhere() const {
+  unsigned raised = 0;
   for (std::size_t i = 0; i < piece_receives.size(); ++i) {
-    raised |= piece_receives.tag(i) == raised_piece_tag;
+    raised |= static_cast<unsigned>(piece_receives.tag(i));
   }
   return raised;
 }
@@ -209,9 +211,10 @@ Shard TreeReduction::shard_of(std::size_t rank) const {
   return state_->shard(rank);
 }
 
-TreeReduction::Result TreeReduction::sum(std::span<const std::uint8_t> leaf_present, bool raise) {
+TreeReduction::Result TreeReduction::sum(std::span<const std::uint8_t> leaf_present,
+                                         unsigned raise) {
   State& s = *state_;
-  s.check_arguments(leaf_present);
+  s.check_arguments(leaf_present, raise);
   if (s.ranks == 1) {
     // The total is touched only here, and holds zeros.
     const bool present = is_present(s.subtrees()[0], leaf_present);
@@ -235,7 +238,7 @@ TreeReduction::Result TreeReduction::sum(std::span<const std::uint8_t> leaf_pres
     }
   }
   for (std::size_t i = 1; i < s.ranks; ++i) {
-    s.send_pieces((s.rank + i) % s.ranks, leaf_present, raise ? raised_piece_tag : piece_tag);
+    s.send_pieces((s.rank + i) % s.ranks, leaf_present, static_cast<int>(raise));
   }
   const Shard mine = s.shard(s.rank);
   for (std::size_t i = 0; i < s.own.size(); ++i) {
@@ -244,7 +247,7 @@ TreeReduction::Result TreeReduction::sum(std::span<const std::uint8_t> leaf_pres
   }
 
   detail::wait_all(state, s.piece_receives, "gradient sum, reduce-scatter");
-  const bool raised = raise || s.raised_elsewhere();
+  const unsigned raised = raise | s.raised_elsewhere();
   if (any_present) {
     s.tree.finish(s.total.span().subspan(mine.begin, mine.size()));
     for (std::size_t i = 1; i < s.ranks; ++i) {

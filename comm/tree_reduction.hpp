@@ -40,7 +40,7 @@ class TreeReduction {
 
   struct Result {
     std::span<const float> total;  // valid until the next call; with one rank it is partial(0)
-    bool raised;
+    unsigned raised;
   };
 
   // `leaves` is a power of two. Throws std::invalid_argument, on all ranks, if it is not, or if
@@ -66,10 +66,11 @@ class TreeReduction {
 
   // total = the sum at the root of the tree, the same bits on all ranks; zeros if no leaf is
   // present. The partial sum of a subtree without a present leaf is not read. leaf_present has L
-  // flags, 0 or 1, the same on all ranks, and may differ from call to call. `raised` says, on every
-  // rank alike, whether any rank passed `raise`: a flag that rides along for free (on a signal to
-  // stop, say).
-  Result sum(std::span<const std::uint8_t> leaf_present, bool raise);
+  // flags, 0 or 1, the same on all ranks, and may differ from call to call. `raised` has, on every
+  // rank alike, each of the flags that any rank passed as `raise`: they ride along for free (that a
+  // signal came to stop, say). Flags are bits below most_flags.
+  static constexpr unsigned most_flags = 1U << 8;
+  Result sum(std::span<const std::uint8_t> leaf_present, unsigned raise);
 
  private:
   struct State;

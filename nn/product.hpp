@@ -65,17 +65,17 @@ std::size_t multiply_scratch(std::size_t rows, std::size_t depth, std::size_t co
   return std::min(rows, kFewRows) * parts_of(depth, kDepthBlock) * padded_stride(cols);
 }
 
-// c = activation(a · b + bias). With scratch, which may be empty, few rows are shared out better.
+namespace detail {
+
+// A part has some rows and some panels.
 template <class T>
-void multiply(const Product<T>& product, std::span<T> scratch = {}) {
+void multiply_in_parts(const Product<T>& product, std::size_t panels, double operations) {
   // Enough rows a part that packing a panel of the other factor costs little beside its use. Where
   // there is little of that, fewer will do.
   constexpr std::size_t kRowsPerPart = 512;
   constexpr std::size_t kRowsPerNarrowPart = 32;
   constexpr std::size_t kNarrow = 2;  // panels
-  const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = product.a.rows;
-  const std::size_t panels = parts_of(product.c.cols, kernel.panel_width);
   const std::size_t row_blocks =
       parts_of(rows, panels <= kNarrow ? kRowsPerNarrowPart : kRowsPerPart);
   const std::size_t at_once =
@@ -83,23 +83,39 @@ void multiply(const Product<T>& product, std::span<T> scratch = {}) {
           ? kPanelsAtOnce
           : std::clamp<std::size_t>(panels * row_blocks / kPartsWanted, 1, kPanelsAtOnce);
   const std::size_t groups = parts_of(panels, at_once);
-  const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(product.a.cols) *
-                            static_cast<double>(product.c.cols);
-  if (rows <= kFewRows && !product.b_transposed && operations >= kOperationsWorthATask &&
-      product.a.cols > kDepthBlock &&
-      scratch.size() >= multiply_scratch<T>(rows, product.a.cols, product.c.cols)) {
-    return detail::multiply_by_blocks(product, operations, scratch.data());
-  }
   const auto compute = [&](std::size_t part) {
     const std::size_t block = part / groups;
     const std::size_t panel = part % groups * at_once;
-    kernel.product_panels(product, block * rows / row_blocks, (block + 1) * rows / row_blocks,
-                          panel, std::min(at_once, panels - panel));
+    kernels<T>().product_panels(product, block * rows / row_blocks, (block + 1) * rows / row_blocks,
+                                panel, std::min(at_once, panels - panel));
   };
   if (rows <= kFewRows) {
     for_each_part_of_memory(groups * row_blocks, operations, compute);
   } else {
     for_each_part(groups * row_blocks, operations, compute);
+  }
+}
+
+}  // namespace detail
+
+// c = activation(a · b + bias). With scratch, which may be empty, few rows are shared out better.
+template <class T>
+void multiply(const Product<T>& product, std::span<T> scratch = {}) {
+  const Kernels<T>& kernel = kernels<T>();
+  const std::size_t rows = product.a.rows;
+  const std::size_t depth = product.a.cols;
+  const std::size_t panels = parts_of(product.c.cols, kernel.panel_width);
+  const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(depth) *
+                            static_cast<double>(product.c.cols);
+  if (operations < kOperationsWorthATask) {
+    for (std::size_t panel = 0; panel < panels; panel += kPanelsAtOnce) {
+      kernel.product_panels(product, 0, rows, panel, std::min(kPanelsAtOnce, panels - panel));
+    }
+  } else if (rows <= kFewRows && !product.b_transposed && depth > kDepthBlock &&
+             scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols)) {
+    detail::multiply_by_blocks(product, operations, scratch.data());
+  } else {
+    detail::multiply_in_parts(product, panels, operations);
   }
 }
 

@@ -1,14 +1,267 @@
-// Work that is cut for threads gives the bits of work that is not.
+// Products and sums over samples against slow references, with tolerances derived from the number of
+// roundings, or bit by bit; every instruction set, and any cut of the work, gives the same bits.
 #include "nn/product.hpp"
 
 #include <gtest/gtest.h>
 #include <tbb/global_control.h>
 #include <tbb/task_arena.h>
 
+#include <cmath>
+#include <limits>
+
+#include "instruction_sets.hpp"
+#include "moving_parameters.hpp"
 #include "random_matrix.hpp"
 
 namespace lockstep::nn {
 namespace {
+
+using test::bytes_of;
+using test::fill_uniform;
+using test::kAllRules;
+using test::Moving;
+using test::uniform_matrix;
+using test::with_each_instruction_set;
+
+template <class T>
+class ProductTest : public ::testing::Test {};
+using Types = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(ProductTest, Types);
+
+struct Shape {
+  std::size_t rows, depth, cols;
+};
+const std::vector<Shape> kShapes = {{1, 1, 1},     {3, 5, 7},      {12, 16, 32},  {13, 17, 33},
+                                    {25, 513, 10}, {50, 1030, 49}, {200, 40, 70}, {5, 2, 100}};
+
+TYPED_TEST(ProductTest, AgreesWithReferenceAndBetweenInstructionSets) {
+  using T = TypeParam;
+  for (const bool transposed : {false, true}) {
+    for (const Shape& s : kShapes) {
+      SCOPED_TRACE(testing::Message()
+                   << s.rows << "x" << s.depth << "x" << s.cols << " " << transposed);
+      const auto a = uniform_matrix<T>(s.rows, s.depth, 1);
+      AlignedBuffer<T> b(s.depth * s.cols);
+      AlignedBuffer<T> bias(s.cols);
+      fill_uniform(b.span(), 2);
+      fill_uniform(bias.span(), 3);
+      const std::size_t b_stride = transposed ? s.depth : s.cols;
+      const auto b_at = [&](std::size_t p, std::size_t j) {
+        return static_cast<double>(transposed ? b.data()[j * b_stride + p]
+                                              : b.data()[p * b_stride + j]);
+      };
+      std::vector<std::byte> first;
+      with_each_instruction_set([&] {
+        Matrix<T> c(s.rows, s.cols);
+        multiply<T>({a.view(), b.data(), b_stride, transposed, c.view(), bias.data(),
+                     Activation::none, T{0}});
+        for (std::size_t i = 0; i < s.rows; ++i) {
+          for (std::size_t j = 0; j < s.cols; ++j) {
+            long double sum = bias.data()[j];
+            double magnitude = std::abs(static_cast<double>(bias.data()[j]));
+            for (std::size_t p = 0; p < s.depth; ++p) {
+              const double term = static_cast<double>(a.view().row(i)[p]) * b_at(p, j);
+              sum += static_cast<long double>(term);
+              magnitude += std::abs(term);
+            }
+            // Each of depth + 2 additions rounds by half a unit of at most the magnitude.
+            const double tolerance = static_cast<double>(s.depth + 2) *
+                                     static_cast<double>(std::numeric_limits<T>::epsilon()) *
+                                     magnitude;
+            ASSERT_NEAR(static_cast<double>(c.view().row(i)[j]), static_cast<double>(sum),
+                        tolerance);
+          }
+        }
+        const auto bytes = bytes_of(std::as_const(c).view());
+        if (first.empty()) first = bytes;
+        EXPECT_EQ(bytes, first) << "bits differ between instruction sets";
+      });
+    }
+  }
+}
+
+TYPED_TEST(ProductTest, IsTheSameForAnyCutOfTheRows) {
+  using T = TypeParam;
+  const auto a = uniform_matrix<T>(67, 600, 4);
+  AlignedBuffer<T> b(600 * 45);
+  fill_uniform(b.span(), 5);
+  const auto product = [&](std::size_t begin, std::size_t end, Matrix<T>& c) {
+    Product<T> p;
+    p.a = {a.view().row(begin), end - begin, 600, a.view().stride};
+    p.b = b.data();
+    p.b_stride = 600;
+    p.b_transposed = true;
+    p.c = {c.view().row(begin), end - begin, 45, c.view().stride};
+    multiply(p);
+  };
+  Matrix<T> whole(67, 45);
+  product(0, 67, whole);
+  for (const std::size_t step : {1u, 2u, 5u, 12u, 30u}) {
+    Matrix<T> cut(67, 45);
+    for (std::size_t i = 0; i < 67; i += step) product(i, std::min<std::size_t>(67, i + step), cut);
+    EXPECT_EQ(bytes_of(std::as_const(cut).view()), bytes_of(std::as_const(whole).view())) << step;
+  }
+}
+
+// The tree by its definition: the sum over leaves [first, first + size), null where all are empty.
+template <class T>
+std::vector<T> tree_sum(MatrixView<const T> x, MatrixView<const T> d_y,
+                        std::span<const std::size_t> rows, std::size_t first, std::size_t size) {
+  if (rows[first] == rows[first + size]) return {};
+  if (size == 1) {
+    std::vector<T> sum(x.cols * d_y.cols, T{0});
+    for (std::size_t block = rows[first]; block < rows[first + 1]; block += kDepthBlock) {
+      const std::size_t end = std::min(block + kDepthBlock, rows[first + 1]);
+      for (std::size_t i = 0; i < x.cols; ++i) {
+        for (std::size_t j = 0; j < d_y.cols; ++j) {
+          T part = 0;
+          for (std::size_t m = block; m < end; ++m) {
+            part = std::fma(x.row(m)[i], d_y.row(m)[j], part);
+          }
+          T& total = sum[i * d_y.cols + j];
+          total = block == rows[first] ? part : total + part;
+        }
+      }
+    }
+    return sum;
+  }
+  auto left = tree_sum<T>(x, d_y, rows, first, size / 2);
+  auto right = tree_sum<T>(x, d_y, rows, first + size / 2, size / 2);
+  if (left.empty()) return right;
+  for (std::size_t i = 0; i < right.size(); ++i) left[i] += right[i];
+  return left;
+}
+
+TYPED_TEST(ProductTest, WeightGradientIsTheLeafTreeBitByBit) {
+  using T = TypeParam;
+  const std::vector<std::vector<std::size_t>> all_rows = {
+      {0, 9},                        // one leaf
+      {0, 3, 3, 10, 12},             // an empty leaf inside
+      {0, 0, 0, 0, 0, 0, 0, 0, 1},   // stochastic descent: all but the last empty
+      {0, 1, 2, 3, 5, 6, 7, 8, 10},  // a sample or two a leaf
+      {3, 3, 7, 11, 11, 12, 15, 15, 15},
+      {2, 6, 7, 7, 7},
+      {0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2},  // more leaves than have slots
+      {2, 14, 27, 39, 52, 64, 77, 89, 100},
+      {0, 1100, 2200},  // leaves longer than a block
+      {5, 5, 5}};       // nothing at all
+  for (const auto& rows : all_rows) {
+    const std::size_t samples = std::max<std::size_t>(1, rows.back());
+    const auto d_y = uniform_matrix<T>(samples, 29, 6);
+    const auto x = uniform_matrix<T>(samples, 43, 7);
+    auto expected = tree_sum<T>(x.view(), d_y.view(), rows, 0, rows.size() - 1);
+    if (expected.empty()) expected.assign(29 * 43, T{0});
+    const auto ones = [&] {
+      Matrix<T> column(samples, 1);
+      for (std::size_t m = 0; m < samples; ++m) *column.view().row(m) = 1;
+      return column;
+    }();
+    with_each_instruction_set([&] {
+      std::vector<T> gradient(29 * 43, T{-1});
+      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(samples, 43, 29));
+      const SubtreeGradient<T> subtree{rows, gradient};
+      weight_gradients<T>(x.view(), d_y.view(), std::span(&subtree, 1), 0, scratch.span());
+      EXPECT_EQ(bytes_of(std::span<const T>(gradient)), bytes_of(std::span<const T>(expected)));
+
+      auto bias_expected =
+          tree_sum<T>(std::as_const(ones).view(), d_y.view(), rows, 0, rows.size() - 1);
+      if (bias_expected.empty()) bias_expected.assign(29, T{0});
+      std::vector<T> bias(29, T{-1});
+      kernels<T>().bias_gradient(d_y.view(), rows, bias.data());
+      EXPECT_EQ(bytes_of(std::span<const T>(bias)), bytes_of(std::span<const T>(bias_expected)));
+    });
+  }
+}
+
+TYPED_TEST(ProductTest, RoundsItsSecondFactorToBfloat16) {
+  using T = TypeParam;
+  for (const bool transposed : {false, true}) {
+    for (const std::size_t rows : {1u, 40u}) {
+      const auto a = uniform_matrix<T>(rows, 600, 1);
+      Matrix<T> b(1, 600 * 45);
+      fill_uniform(std::span<T>(b.view().row(0), 600 * 45), 2);
+      const auto product = [&](Precision precision) {
+        Matrix<T> c(rows, 45);
+        Product<T> p{a.view(), b.view().data, transposed ? 600u : 45u, transposed, c.view()};
+        p.precision = precision;
+        multiply(p);
+        return bytes_of(std::as_const(c).view());
+      };
+      const auto exact = product(Precision::float32);
+      const auto rounded = product(Precision::bfloat16);
+      kernels<T>().round_to_bfloat16(b.view());
+      EXPECT_EQ(rounded, product(Precision::float32));
+      EXPECT_NE(rounded, exact);
+    }
+  }
+}
+
+// A long run of a small sigmoid network spent four fifths of its time on subnormal products.
+
+TYPED_TEST(ProductTest, ParametersThatMoveWithTheirGradientEndAtTheSameBits) {
+  using T = TypeParam;
+  constexpr std::size_t kOutputs = 29;
+  for (const std::size_t inputs : {43u, 64u}) {
+    const std::size_t count = round_up(kOutputs * inputs, kLanes);
+    // As the factors stand, and packed; the number of leaves as well.
+    for (const auto& rows : {std::vector<std::size_t>{0, 0, 1, 1, 1},
+                             {0, 2, 3, 3, 10},
+                             {0, 12, 25, 37, 50, 62, 75, 87, 100},
+                             {7, 7}}) {
+      const auto d_y = uniform_matrix<T>(100, kOutputs, 6);
+      const auto x = uniform_matrix<T>(100, inputs, 7);
+      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(100, inputs, kOutputs));
+      const auto run = [&](const SubtreeGradient<T>& subtree) {
+        const std::size_t all = rows.back();
+        weight_gradients<T>(x.view().top(all), d_y.view().top(all), std::span(&subtree, 1), 0,
+                            scratch.span());
+      };
+      for (const UpdateRule rule : kAllRules) {
+        with_each_instruction_set([&] {
+          AlignedBuffer<T> gradient(count);
+          Moving<T> after(rule, count);
+          run({rows, gradient.span()});
+          kernels<T>().update(after.u, gradient.data(), count);
+          Moving<T> at_once(rule, count);
+          run({rows, {}, &at_once.u});
+          const auto bytes = [&](const Moving<T>& moving) {  // the padding is no part of it
+            std::vector<std::byte> all;
+            for (const AlignedBuffer<T>* buffer : {&moving.w, &moving.m1, &moving.m2}) {
+              const auto one = bytes_of(buffer->span().first(kOutputs * inputs));
+              all.insert(all.end(), one.begin(), one.end());
+            }
+            return all;
+          };
+          EXPECT_EQ(bytes(at_once), bytes(after))
+              << inputs << " inputs, " << rows.back() << " rows";
+        });
+      }
+    }
+  }
+}
+
+// With scratch, blocks of the depth are summed by their owners: the same bits as without.
+TYPED_TEST(ProductTest, FewRowsByBlocksGiveTheSameBits) {
+  using T = TypeParam;
+  const std::size_t depth = 2 * kDepthBlock + 37;
+  const std::size_t cols = 1045;  // enough that the work is shared out
+  AlignedBuffer<T> b(depth * cols);
+  AlignedBuffer<T> bias(cols);
+  fill_uniform(b.span(), 2);
+  fill_uniform(bias.span(), 3);
+  for (const std::size_t rows : {1u, 3u, 4u}) {
+    const auto a = uniform_matrix<T>(rows, depth, 1);
+    AlignedBuffer<T> scratch(multiply_scratch<T>(rows, depth, cols));
+    const auto product = [&](std::span<T> use) {
+      Matrix<T> c(rows, cols);
+      multiply<T>({a.view(), b.data(), cols, false, c.view(), bias.data(), Activation::relu, T{0}},
+                  use);
+      return bytes_of(std::as_const(c).view());
+    };
+    EXPECT_EQ(product(scratch.span()), product({})) << rows;
+    EXPECT_NE(scratch.data()[0], 0) << "the scratch was not used";
+  }
+}
 
 TEST(Product, SameBitsForAnyNumberOfThreads) {
   const auto a = test::uniform_matrix<float>(400, 300, 1);

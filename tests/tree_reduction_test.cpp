@@ -50,9 +50,9 @@ TEST_P(TreeReductionSizes, EqualsTheSerialTreeForEveryPattern) {
     for (const auto& present : test::presence_patterns(leaves)) {
       const Floats expected = serial_sum({0, leaves}, values, present).value_or(Floats(elements));
       put_partials(reduction, values, present);
-      const auto [total, raised] = reduction.sum(present, raising == world().rank());
+      const auto [total, raised] = reduction.sum(present, raising == world().rank() ? 1 : 0);
       ASSERT_TRUE(same_bits(total, expected)) << leaves << " leaves, " << elements << " elements";
-      ASSERT_EQ(raised, raising < world().size());
+      ASSERT_EQ(raised, raising < world().size() ? 1U : 0U);
       raising = (raising + 1) % (world().size() + 1);
     }
   }
@@ -69,10 +69,14 @@ TEST(TreeReduction, FlagOfEachRankReachesAllWhateverIsPresent) {
   for (const auto& present : test::presence_patterns(leaves)) {
     put_partials(reduction, values, present);
     for (std::size_t raising = 0; raising <= world().size(); ++raising) {
-      const auto result = reduction.sum(present, raising == world().rank());
-      ASSERT_EQ(result.raised, raising < world().size());
+      const unsigned own =
+          (raising == world().rank() ? 1U : 0U) | (world().rank() == 0 ? 128U : 0U);
+      const auto result = reduction.sum(present, own);
+      ASSERT_EQ(result.raised, (raising < world().size() ? 1U : 0U) | 128U);
     }
   }
+  EXPECT_THROW(reduction.sum(test::presence_patterns(leaves).front(), TreeReduction::most_flags),
+               std::invalid_argument);
 }
 
 TEST(TreeReduction, LongMessagesAreCut) {

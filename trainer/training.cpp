@@ -191,7 +191,10 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
                   {.stop = stop_here, .gradient_norm = next_step_is_told_of(steps)});
     ++state_.step;
     ++state_.step_in_epoch;
-    if (outcome.diverged) diverged(outcome.gradient_norm ? "gradient" : "loss");
+    if (outcome.diverged) {
+      const double norm = outcome.gradient_norm.value_or(0);
+      diverged(std::isfinite(norm) ? "loss" : "gradient");
+    }
     if (outcome.gradient_norm) state_.gradient_norm = *outcome.gradient_norm;
     const auto end = Clock::now();
     const double seconds = seconds_between(start, end);

@@ -6,6 +6,10 @@
 namespace lockstep::trainer {
 namespace {
 
+// Flags of the reduction.
+constexpr unsigned kStop = 1;
+constexpr unsigned kDiverged = 2;
+
 // The most samples that the leaves of a rank can hold in batches of up to `largest_batch`.
 std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_t largest_batch) {
   const std::size_t owned = leaves.end - leaves.begin;
@@ -68,14 +72,17 @@ void TrainingStep::compute(std::uint64_t step, std::size_t samples,
         !compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, &update);
     return;
   }
-  if (!rows.empty()) {
-    compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, nullptr);
+  const bool finite = rows.empty() || compute_gradients(step, rows, first, parameters, leaf_loss,
+                                                        leaf_correct, nullptr);
+  // The ranks must agree on both.
+  const auto [gradient, raised] =
+      reduction_.sum(bounds_.present(), (wish.stop ? kStop : 0) | (finite ? 0 : kDiverged));
+  outcome.stop = (raised & kStop) != 0;
+  outcome.diverged = (raised & kDiverged) != 0;
+  if (wish.gradient_norm || outcome.stop) {
+    outcome.gradient_norm = std::sqrt(optimizer.mean_gradient_squares(samples, gradient));
+    outcome.diverged = outcome.diverged || !std::isfinite(*outcome.gradient_norm);
   }
-  const auto [gradient, stopped] = reduction_.sum(bounds_.present(), wish.stop);
-  outcome.stop = stopped;
-  // The ranks must agree on whether the run has diverged, and all of them have the gradient.
-  outcome.gradient_norm = std::sqrt(optimizer.mean_gradient_squares(samples, gradient));
-  outcome.diverged = !std::isfinite(*outcome.gradient_norm);
   optimizer.update(step, samples, parameters, gradient);
 }
 

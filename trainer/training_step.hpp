@@ -34,17 +34,17 @@ class TrainingStep {
   // What a step is asked for beside moving the parameters.
   struct Wish {
     bool stop = false;           // this rank was asked to stop
-    bool gradient_norm = false;  // the same on every rank; without it a rank alone moves parameters
-                                 // right where their gradient is computed, which is faster
+    bool gradient_norm = false;  // the same on every rank; it takes another pass over the gradient,
+                                 // and a rank alone, which without it moves parameters right where
+                                 // their gradient is computed, must keep that
   };
 
   // What came of a step, the same on every rank but for the time.
   struct Outcome {
-    // Euclidean norm of the mean gradient; a rank alone has it only where it was wished for.
+    // Euclidean norm of the mean gradient, where it was wished for or the run is to stop.
     std::optional<double> gradient_norm;
-    bool stop = false;  // some rank was asked to stop
-    bool diverged =
-        false;  // the norm is not finite or, where there is none, a sample's loss is not
+    bool stop = false;      // some rank was asked to stop
+    bool diverged = false;  // a sample's loss is not finite, or the norm is not
     std::chrono::steady_clock::time_point input_ready;  // when computing could begin
   };
 
