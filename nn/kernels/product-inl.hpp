@@ -125,6 +125,27 @@ void multiply_block(const PanelBlock<T>& block) {
   }
 }
 
+// Rows [p, p + length) of some panels of b, whose first column is `col`, each panel on its own.
+template <class T>
+HWY_INLINE void pack_block(const Product<T>& product, std::size_t p, std::size_t length,
+                           std::size_t col, std::size_t cols, std::size_t panel_size, T* packed) {
+  if (product.b_transposed) {
+    T* panel = packed;
+    for (std::size_t j = 0; j < cols; j += kPanel<T>, panel += panel_size) {
+      pack_transposed(product.b + (col + j) * product.b_stride + p, product.b_stride, length,
+                      std::min(kPanel<T>, cols - j), panel);
+    }
+  } else {
+    pack_rows(product.b + p * product.b_stride + col, product.b_stride, length, cols, panel_size,
+              packed);
+  }
+  if (product.precision == Precision::float32) return;
+  const std::size_t size = length * kPanel<T>;
+  for (std::size_t j = 0; j < cols; j += kPanel<T>, packed += panel_size) {
+    round_to_bfloat16(MatrixView<T>{packed, 1, size, size});
+  }
+}
+
 template <class T>
 void product_panels(const Product<T>& product, std::size_t row_begin, std::size_t row_end,
                     std::size_t panel, std::size_t panels) {
@@ -137,43 +158,25 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
   const std::size_t rows = row_end - row_begin;
   const bool in_place =
       !product.b_transposed && rows < kRowsWorthPacking && product.precision == Precision::float32;
-  const std::size_t sums = rows * (cols + kRegister<T> - 1) / kRegister<T>;
+  const std::size_t sums = rows * ((cols + kRegister<T> - 1) / kRegister<T>);
   const bool side_by_side = in_place && cols <= kPanel<T> && sums <= kFewSums;
   const std::size_t stretch = (side_by_side ? kBlocksAtOnce : 1) * kDepthBlock;
   alignas(kAlignment) T packed[kPanelsAtOnce * kPanelSize];
 
   for (std::size_t p = 0; p < depth; p += stretch) {
     const std::size_t length = std::min(stretch, depth - p);
-    PanelBlock<T> block{.a = {product.a.row(row_begin) + p, rows, length, product.a.stride},
-                        .b = packed,
-                        .b_step = kPanel<T>,
-                        .b_panel = kPanelSize,
-                        .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
-                        .first = p == 0,
-                        .last = p + length == depth,
-                        .bias = product.bias == nullptr ? nullptr : product.bias + col,
-                        .activation = product.activation,
-                        .slope = product.slope};
-    if (in_place) {
-      block.b = product.b + p * product.b_stride + col;
-      block.b_step = product.b_stride;
-      block.b_panel = kPanel<T>;
-    } else if (product.b_transposed) {
-      for (std::size_t i = 0; i < panels; ++i) {
-        pack_transposed(product.b + (col + i * kPanel<T>)*product.b_stride + p, product.b_stride,
-                        length, std::min(kPanel<T>, cols - i * kPanel<T>), packed + i * kPanelSize);
-      }
-    } else {
-      pack_rows(product.b + p * product.b_stride + col, product.b_stride, length, cols, kPanelSize,
-                packed);
-    }
-    if (product.precision == Precision::bfloat16) {
-      for (std::size_t i = 0; i < panels; ++i) {
-        const std::size_t size = length * kPanel<T>;
-        round_to_bfloat16(MatrixView<T>{packed + i * kPanelSize, 1, size, size});
-      }
-    }
-    multiply_block(block);
+    if (!in_place) pack_block(product, p, length, col, cols, kPanelSize, packed);
+    multiply_block(
+        PanelBlock<T>{.a = {product.a.row(row_begin) + p, rows, length, product.a.stride},
+                      .b = in_place ? product.b + p * product.b_stride + col : packed,
+                      .b_step = in_place ? product.b_stride : kPanel<T>,
+                      .b_panel = in_place ? kPanel<T> : kPanelSize,
+                      .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
+                      .first = p == 0,
+                      .last = p + length == depth,
+                      .bias = product.bias == nullptr ? nullptr : product.bias + col,
+                      .activation = product.activation,
+                      .slope = product.slope});
   }
 }
 
