@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <chrono>
@@ -53,7 +54,8 @@ class ProgramTest : public ::testing::Test {
   ProgramTest() {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
     folder_ = std::filesystem::path(::testing::TempDir()) /
-              (std::string("lockstep-") + test->test_suite_name() + "-" + test->name());
+              (std::string("lockstep-") + test->test_suite_name() + "-" + test->name() + "-" +
+               std::to_string(::getpid()));
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
   }
