@@ -205,6 +205,25 @@ TYPED_TEST(KernelsTest, NotANumberComesThrough) {
   });
 }
 
+// A moment whose gradient has died out would end at a subnormal number, and stay there.
+TYPED_TEST(KernelsTest, MomentsDieOut) {
+  using T = TypeParam;
+  AlignedBuffer<T> none(256);
+  for (const UpdateRule rule : {UpdateRule::momentum, UpdateRule::rmsprop, UpdateRule::adam}) {
+    with_each_instruction_set([&] {
+      Moving<T> moving(rule);
+      moving.u.l1 = moving.u.l2 = 0;
+      for (int step = 0; step < 100'000; ++step) kernels<T>().update(moving.u, none.data(), 256);
+      if (moving.u.moment1 != nullptr) {
+        for (const T m : moving.m1.span()) ASSERT_EQ(m, 0);
+      }
+      if (moving.u.moment2 != nullptr) {
+        for (const T m : moving.m2.span()) ASSERT_EQ(m, 0);
+      }
+    });
+  }
+}
+
 TYPED_TEST(KernelsTest, UpdatesAreTheSameBitsOnEveryInstructionSet) {
   using T = TypeParam;
   AlignedBuffer<T> g(256);

@@ -51,7 +51,8 @@ struct Product {
 
 enum class UpdateRule { sgd, momentum, adagrad, rmsprop, adam };
 
-// How parameters move in one update. The formulas stand in nn/optimizer.hpp.
+// How parameters move in one update. The formulas stand in nn/optimizer.hpp; moments smaller than
+// 2^-96 (double: 2^-960) count as zero.
 template <class T>
 struct Update {
   UpdateRule rule = UpdateRule::sgd;

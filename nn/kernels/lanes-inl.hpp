@@ -76,6 +76,19 @@ HWY_INLINE hn::Mask<Tag<T>> valid_lanes(std::size_t col, std::size_t r, std::siz
   return hn::FirstN(Tag<T>(), first < cols ? cols - first : 0);
 }
 
+// Derivatives and moments below this size count as zero. Units that are saturated and classes that are
+// as good as ruled out have derivatives so small that products with them would be subnormal numbers,
+// for each of which a processor may take a hundred cycles; and a moment whose gradient has died out
+// would end among them for good, since there 0.9 times the smallest number is that number again.
+template <class T>
+inline constexpr T kLeast = std::is_same_v<T, float> ? T(0x1p-96) : T(0x1p-960);
+
+template <class D, class V>
+HWY_INLINE V without_tiny(D d, V values) {
+  const auto least = hn::Set(d, kLeast<hn::TFromD<D>>);
+  return hn::IfThenZeroElse(hn::Lt(hn::Abs(values), least), values);  // NaN stays NaN
+}
+
 // The largest of a row, whose lanes beyond the columns may hold anything. Which one it is where there
 // is a NaN depends on the processor.
 template <class T>

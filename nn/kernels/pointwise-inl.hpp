@@ -27,18 +27,6 @@ HWY_INLINE void map(MatrixView<T> z, const F& f) {
   }
 }
 
-// A derivative below this size counts as zero. Units that are saturated, and classes that are as good
-// as ruled out, have derivatives so small that products with them would be subnormal numbers, for
-// each of which a processor may take a hundred cycles.
-template <class T>
-inline constexpr T kLeastDerivative = std::is_same_v<T, float> ? T(0x1p-96) : T(0x1p-960);
-
-template <class D, class V>
-HWY_INLINE V without_tiny(D d, V derivative) {
-  const auto least = hn::Set(d, kLeastDerivative<hn::TFromD<D>>);
-  return hn::IfThenZeroElse(hn::Lt(hn::Abs(derivative), least), derivative);  // NaN stays NaN
-}
-
 template <class T, class F>
 HWY_INLINE void map(MatrixView<const T> y, MatrixView<T> d_y, const F& f) {
   const Tag<T> d;

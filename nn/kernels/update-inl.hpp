@@ -42,7 +42,8 @@ class Mover {
 
   // moment = keep * moment + take * x
   HWY_INLINE V blend(T keep, T* moment, T take, V x) const {
-    const V blended = hn::MulAdd(set(keep), hn::LoadU(d_, moment), hn::Mul(set(take), x));
+    const V blended =
+        without_tiny(d_, hn::MulAdd(set(keep), hn::LoadU(d_, moment), hn::Mul(set(take), x)));
     hn::StoreU(blended, d_, moment);
     return blended;
   }
