@@ -9,6 +9,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "nn/kernels/kernels.hpp"
