@@ -276,8 +276,7 @@ class TrainRun {
                     datasets::with_commas(training.network().layout().count())));
     if (training.network().precision() == nn::Precision::bfloat16) {
       say("train   bfloat16 by rounding: its factors are multiplied in float32 registers, so that "
-          "it "
-          "runs no faster than float32");
+          "it runs no faster than float32");
     }
     say(fmt::format("train   {}, learning rate {}, {} samples a step, {} leaves, seed {}",
                     config_.optimizer.name, config_.optimizer.learning_rate,
