@@ -13,7 +13,6 @@
 #include <span>
 #include <vector>
 
-#include "comm/tree_reduction.hpp"
 #include "datasets/dataset.hpp"
 #include "nn/network.hpp"
 #include "nn/optimizer.hpp"

@@ -97,6 +97,10 @@ std::string Requests::missing() const {
       ranks.push_back(messages_[i].peer);
     }
   }
+  return name_ranks(std::move(ranks));
+}
+
+std::string name_ranks(std::vector<std::size_t> ranks) {
   std::sort(ranks.begin(), ranks.end());
   ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
   constexpr std::size_t most = 8;

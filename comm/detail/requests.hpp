@@ -56,6 +56,9 @@ class Requests {
   bool outstanding_ = false;
 };
 
+// "rank 3", "ranks 1, 3", or "ranks 1, … and 5 more"; `ranks` in any order and with repetitions.
+std::string name_ranks(std::vector<std::size_t> ranks);
+
 // Keeps an object alive until the process ends: for buffers that a given-up wait left to MPI.
 void keep_forever(std::shared_ptr<void> object);
 

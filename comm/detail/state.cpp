@@ -29,20 +29,6 @@ std::optional<RemoteError> take_alarm(SessionState& session, Tag tag) {
   return RemoteError(static_cast<std::size_t>(status.MPI_SOURCE), code);
 }
 
-// Throws RemoteError if another rank has raised an alarm.
-void look_for_alarm(SessionState& session, Heed heed) {
-  if (!session.alarm || session.alarm->size == 1) return;
-  for (const Tag tag : {lost_tag, failed_tag}) {
-    if (tag == failed_tag && heed == Heed::lost_only) continue;
-    const std::optional<RemoteError> error = take_alarm(session, tag);
-    if (!error) continue;
-    if (tag == failed_tag) session.alarm_taken[error->origin] = 1;
-    if (tag == lost_tag) session.lost = true;
-    session.remote_error = true;
-    throw *error;
-  }
-}
-
 // Communication failed here, as it may on several ranks at once: all that wait for the same one run
 // out of time together. Tells the others, and throws RemoteError if a lower rank says the same, so
 // that only the lowest reports it.
@@ -126,20 +112,37 @@ void check_usable(const CommunicatorState& state, std::string_view what) {
   throw CommError(std::string(what) + ": an earlier call on this communicator was given up");
 }
 
+void look_for_alarm(SessionState& session, Heed heed) {
+  if (!session.alarm || session.alarm->size == 1) return;
+  for (const Tag tag : {lost_tag, failed_tag}) {
+    if (tag == failed_tag && heed == Heed::lost_only) continue;
+    const std::optional<RemoteError> error = take_alarm(session, tag);
+    if (!error) continue;
+    if (tag == failed_tag) session.alarm_taken[error->origin] = 1;
+    if (tag == lost_tag) session.lost = true;
+    session.remote_error = true;
+    throw *error;
+  }
+}
+
+void give_up(CommunicatorState& state) {
+  state.broken = true;
+  state.session->in_step = false;
+  try {
+    throw;
+  } catch (const CommError&) {
+    settle_loss(*state.session);
+    throw;
+  }
+}
+
 void wait_all(CommunicatorState& state, Requests& requests, std::string_view what, Heed heed) {
   try {
     poll(
         *state.session, state.rank, what, heed, [&] { return requests.test(); },
         [&] { return requests.missing(); });
-  } catch (const CommError&) {
-    state.broken = true;
-    state.session->in_step = false;
-    settle_loss(*state.session);
-    throw;
   } catch (...) {
-    state.broken = true;
-    state.session->in_step = false;
-    throw;
+    give_up(state);
   }
 }
 

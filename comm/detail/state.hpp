@@ -43,7 +43,8 @@ struct CommunicatorState {
   std::size_t size = 1;
   std::size_t local_rank = 0;
   std::size_t local_size = 1;
-  bool broken = false;  // a wait was given up: stray messages may still come
+  std::vector<std::size_t> node_of;  // by rank: equal for ranks that share a node's memory
+  bool broken = false;               // a wait was given up: stray messages may still come
   Requests requests;
   std::vector<std::byte> staging;  // `size` slots of slot_bytes
 };
@@ -81,6 +82,14 @@ void check_usable(const CommunicatorState& state, std::string_view what);
 // communicator is broken then. `what` names the wait: "no answer from rank 3 in all_gather …".
 void wait_all(CommunicatorState& state, Requests& requests, std::string_view what,
               Heed heed = Heed::all_alarms);
+
+// Throws RemoteError if another rank has raised an alarm that is heeded.
+void look_for_alarm(SessionState& session, Heed heed);
+
+// In the handler of an exception that ended a wait on `state`'s communicator: marks it as broken, tells
+// the other ranks if communication failed here, and throws on: RemoteError if a lower rank says the
+// same, so that only the lowest reports it, else the exception.
+[[noreturn]] void give_up(CommunicatorState& state);
 
 // Collective: every rank gives `mine` and gets from each rank r its counts[r] bytes, in rank order.
 // Returns when all ranks have called it, also where nothing is given.
