@@ -35,6 +35,8 @@ constexpr std::size_t kMostSlots = 4;
 // time that a bucket takes, long beside that of a look.
 constexpr std::chrono::microseconds kNap{50};
 
+constexpr std::size_t kGatheredAtOnce = std::size_t{1} << 20;  // floats
+
 std::size_t most_subtrees(const std::vector<std::vector<Subtree>>& all) {
   std::size_t most = 0;
   for (const auto& subtrees : all) most = std::max(most, subtrees.size());
@@ -57,6 +59,7 @@ struct ParameterExchange::State {
   void drive_in_background();
   template <typename Done>
   void wait_until(const Done& done);
+  void transfer(std::size_t peer, std::span<const float> out, std::span<float> in);
   [[noreturn]] void run_out_of_time(double seconds) const;
   bool moved_before(std::size_t end) const;
   bool all_done() const { return flags->done() && first_open == buckets.size(); }
@@ -72,6 +75,8 @@ struct ParameterExchange::State {
   std::optional<detail::FlagExchange> flags;
   std::vector<BucketExchange> buckets;
   std::size_t first_open = 0;  // no bucket before it is under way
+  detail::AlignedFloats staging;
+  detail::Requests gathering;
 
   // Whoever drives the exchange holds the lock, and with it the right to call MPI.
   std::mutex lock;
@@ -215,7 +220,7 @@ bool ParameterExchange::State::moved_before(std::size_t end) const {
 }
 
 bool ParameterExchange::State::outstanding() const {
-  return (flags && flags->outstanding()) ||
+  return (flags && flags->outstanding()) || gathering.outstanding() ||
          std::any_of(buckets.begin(), buckets.end(),
                      [](const BucketExchange& bucket) { return bucket.outstanding(); });
 }
@@ -243,6 +248,23 @@ void ParameterExchange::State::wait_until(const Done& done) {
     detail::give_up(*shared.communicator);
   }
   caller_waits = false;
+}
+
+// Sends or receives, through memory of this object.
+void ParameterExchange::State::transfer(std::size_t peer, std::span<const float> out,
+                                        std::span<float> in) {
+  if (staging.size() == 0) staging = detail::AlignedFloats(kGatheredAtOnce);
+  detail::check_usable(*shared.communicator, "gathering moments");
+  MPI_Comm comm = shared.communicator->comm;
+  gathering.clear();
+  if (in.empty()) {
+    std::ranges::copy(out, staging.data());
+    gathering.send(comm, staging.data(), out.size_bytes(), peer, detail::gather_tag);
+  } else {
+    gathering.receive(comm, staging.data(), in.size_bytes(), peer, detail::gather_tag);
+  }
+  detail::wait_all(*shared.communicator, gathering, "gathering moments");
+  std::copy_n(staging.data(), in.size(), in.begin());
 }
 
 void ParameterExchange::State::run_out_of_time(double seconds) const {
@@ -284,6 +306,10 @@ ParameterExchange& ParameterExchange::operator=(ParameterExchange&& other) noexc
 }
 
 std::span<float> ParameterExchange::parameters() {
+  return {state_->shared.own_segment().parameters(), state_->elements};
+}
+
+std::span<const float> ParameterExchange::parameters() const {
   return {state_->shared.own_segment().parameters(), state_->elements};
 }
 
@@ -362,6 +388,26 @@ void ParameterExchange::wait_for(std::size_t end) {
 
 void ParameterExchange::finish() {
   state_->wait_until([&] { return state_->all_done(); });
+}
+
+// One rank after the other, a piece of at most a slot at a time: rank 0's disk is slower than that.
+void ParameterExchange::gather_shares(std::span<const float> mine, std::span<float> all) {
+  State& s = *state_;
+  assert(mine.size() == s.elements && (s.rank != 0 || all.size() == s.elements));
+  for (std::size_t r = 0; r < s.ranks; ++r) {
+    for (const Shard& shard : share_of(r)) {
+      for (std::size_t begin = shard.begin; begin < shard.end; begin += kGatheredAtOnce) {
+        const std::size_t count = std::min(kGatheredAtOnce, shard.end - begin);
+        if (r == 0 && s.rank == 0) {
+          std::copy_n(mine.begin() + begin, count, all.begin() + begin);
+        } else if (s.rank == 0) {
+          s.transfer(r, {}, all.subspan(begin, count));
+        } else if (s.rank == r) {
+          s.transfer(0, mine.subspan(begin, count), {});
+        }
+      }
+    }
+  }
 }
 
 std::uint64_t ParameterExchange::step() const {

@@ -70,6 +70,7 @@ class ParameterExchange {
   // `elements` floats at a multiple of 64 bytes, zeros at first. Between begin() and finish() those of
   // a bucket change from when its gradient is final on every rank until wait_for() covers it.
   std::span<float> parameters();
+  std::span<const float> parameters() const;
 
   // This rank's maximal subtrees, in leaf order, and where to put the sum over subtrees()[i]:
   // `elements` floats at a multiple of 64 bytes. After final_from() they mean nothing any more.
@@ -106,6 +107,10 @@ class ParameterExchange {
 
   // Waits until all of the step is done on this rank. Does nothing where no step was begun.
   void finish();
+
+  // Collective, between steps: on rank 0 all = every rank's share_of() of its `mine`, `elements` floats
+  // each; elsewhere `all` is not looked at.
+  void gather_shares(std::span<const float> mine, std::span<float> all);
 
   // Steps begun so far.
   std::uint64_t step() const;

@@ -15,17 +15,17 @@
 #include <vector>
 
 #include "comm/error.hpp"
+#include "comm/parameter_exchange.hpp"
 #include "comm/session.hpp"
 #include "comm/together.hpp"
-#include "comm/tree_reduction.hpp"
 
 namespace {
 
 using lockstep::comm::CommError;
 using lockstep::comm::Communicator;
+using lockstep::comm::ParameterExchange;
 using lockstep::comm::RemoteError;
 using lockstep::comm::Session;
-using lockstep::comm::TreeReduction;
 
 constexpr int comm_code = 4;
 constexpr int work_code = 3;
@@ -46,7 +46,8 @@ bool is_last(const Communicator& world) {
 }
 
 void sum_forever(Communicator& world, const std::string& how) {
-  TreeReduction reduction(world, 8, 3'000'000);
+  ParameterExchange exchange(world, 8, 3'000'000);
+  exchange.set_move([](std::size_t, std::span<const float>, unsigned) {});
   const std::vector<std::uint8_t> present(8, 1);
   for (int step = 0;; ++step) {
     if (step == 5 && is_last(world)) {
@@ -54,7 +55,9 @@ void sum_forever(Communicator& world, const std::string& how) {
       if (how == "sum_sleep") sleep(60);
       if (how == "sum_kill") raise(SIGKILL);
     }
-    reduction.sum(present, false);
+    exchange.begin(present, 0);
+    exchange.final_from(0);
+    exchange.finish();
   }
 }
 

@@ -53,8 +53,7 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       rows_(rows_of(config, data, validation)),
       network_(build_network(config, data)),
       batch_size_(batch_size_of(config.training, rows_.train.size())),
-      parameters_(network_.layout().buffer_size()),
-      optimizer_(network_.layout(), optimizer_options(config)),
+      optimizer_(network_.layout(), optimizer_options(config), communicator.size() > 1),
       order_(rows_.train, {.shuffle = config.training.shuffle,
                            .seed = config.training.seed,
                            .batch_size = batch_size_}),
@@ -70,16 +69,16 @@ Training::Training(const Config& config, const datasets::Dataset& data,
   }
   state_.epoch_loss_by_leaf.resize(config.training.leaves);
   state_.epoch_correct_by_leaf.resize(config.training.leaves);
-  network_.initialize(config.training.seed, parameters_.span());
+  network_.initialize(config.training.seed, step_.parameters());
 }
 
 void Training::start_from(std::span<const NamedTensor> parameters, std::string_view origin) {
-  copy_into(parameters, network_.layout(), parameters_.span(), origin);
+  copy_into(parameters, network_.layout(), step_.parameters(), origin);
 }
 
 void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
   const nn::ParameterLayout& layout = network_.layout();
-  copy_into(checkpoint.parameters, layout, parameters_.span(), origin);
+  copy_into(checkpoint.parameters, layout, step_.parameters(), origin);
   const auto moments = optimizer_.moments();
   if (checkpoint.moments.size() != moments.size()) {
     throw CheckpointError(fmt::format("{}: holds {} optimizer moments, but {} has {}", origin,
@@ -92,7 +91,12 @@ void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
       throw CheckpointError(fmt::format("{}: holds the optimizer moment {} where {} has {}", origin,
                                         name, config_.optimizer.name, moments[i].name));
     }
-    copy_into(tensors, layout, moments[i].values.span(), origin);
+    nn::AlignedBuffer<float> whole(layout.buffer_size());
+    copy_into(tensors, layout, whole.span(), origin);
+    for (const comm::Shard& own : step_.exchange().owned()) {
+      std::ranges::copy(whole.span().subspan(own.begin, own.size()),
+                        moments[i].values.span().subspan(own.begin).begin());
+    }
   }
   if (checkpoint.state.epoch_loss_by_leaf.size() != config_.training.leaves) {
     throw CheckpointError(fmt::format("{}: was written with {} leaves, but training.leaves is {}",
@@ -124,7 +128,7 @@ void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
 }
 
 std::span<const float> Training::result() const {
-  return best_.size() > 0 ? best_.span() : parameters_.span();
+  return best_.size() > 0 ? best_.span() : step_.parameters();
 }
 
 std::uint64_t Training::steps_in_epoch() const {
@@ -138,7 +142,7 @@ bool Training::done() const {
 }
 
 Evaluation Training::validate() const {
-  return evaluate(network_, parameters_.span(), validation_data_, rows_.validation, communicator_);
+  return evaluate(network_, step_.parameters(), validation_data_, rows_.validation, communicator_);
 }
 
 bool Training::is_enough(const Evaluation& validation) const {
@@ -186,8 +190,8 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
                                                        : order_.first_of_next_epoch();
     const bool stop_here = stop();
     const auto outcome =
-        step_.run(state_.step + 1, batch, next, optimizer_, parameters_.span(),
-                  state_.epoch_loss_by_leaf, state_.epoch_correct_by_leaf,
+        step_.run(state_.step + 1, batch, next, optimizer_, state_.epoch_loss_by_leaf,
+                  state_.epoch_correct_by_leaf,
                   {.stop = stop_here, .gradient_norm = next_step_is_told_of(steps)});
     ++state_.step;
     ++state_.step_in_epoch;
@@ -326,13 +330,26 @@ void Training::watch_for_early_stop(double validation_loss, EpochReport& report)
     state_.epochs_without_improvement = 0;
     report.best = true;
     if (early.patience > 0) {
-      if (best_.size() == 0) best_ = nn::AlignedBuffer<float>(parameters_.size());
-      std::ranges::copy(parameters_.span(), best_.data());
+      if (best_.size() == 0) best_ = nn::AlignedBuffer<float>(step_.parameters().size());
+      std::ranges::copy(step_.parameters(), best_.data());
     }
   } else {
     ++state_.epochs_without_improvement;
     stopped_early_ = early.patience > 0 && state_.epochs_without_improvement >= early.patience;
   }
+}
+
+// Collective. Each rank keeps its share of the moments; rank 0 alone, which writes them, gets all.
+void Training::gather(const nn::Moment<float>& moment, Checkpoint& checkpoint) {
+  const nn::ParameterLayout& layout = network_.layout();
+  if (communicator_.size() == 1) {
+    checkpoint.moments.emplace_back(moment.name, tensors_of(layout, moment.values.span()));
+    return;
+  }
+  const bool writes = communicator_.rank() == 0;
+  nn::AlignedBuffer<float> whole(writes ? layout.buffer_size() : 0);
+  step_.gather_shares(moment.values.span(), whole.span());
+  if (writes) checkpoint.moments.emplace_back(moment.name, tensors_of(layout, whole.span()));
 }
 
 void Training::save(const TrainingObserver& observer) {
@@ -341,16 +358,14 @@ void Training::save(const TrainingObserver& observer) {
   // its own leaves ever are.
   gather_leaf_sums();
   // The last update may have been the one that went too far.
-  for (const float w : parameters_.span()) {
+  for (const float w : step_.parameters()) {
     if (!std::isfinite(w)) diverged("parameters");
   }
+  Checkpoint checkpoint;
+  for (nn::Moment<float>& moment : optimizer_.moments()) gather(moment, checkpoint);
   if (!observer.save) return;
   const nn::ParameterLayout& layout = network_.layout();
-  Checkpoint checkpoint;
-  checkpoint.parameters = tensors_of(layout, parameters_.span());
-  for (nn::Moment<float>& moment : optimizer_.moments()) {
-    checkpoint.moments.emplace_back(moment.name, tensors_of(layout, moment.values.span()));
-  }
+  checkpoint.parameters = tensors_of(layout, step_.parameters());
   if (best_.size() > 0) checkpoint.best = tensors_of(layout, best_.span());
   checkpoint.state = state_;
   checkpoint.config = to_toml(config_);

@@ -2,7 +2,7 @@
 // keeps.
 //
 // Every rank holds one Training and calls it at the same places. It owns the replica (parameters,
-// moments, best parameters) and the state; what it says to people and to files goes through the
+// its share of the moments, best parameters) and the state; what it says to people and to files goes through the
 // TrainingObserver, which only rank 0 needs. One caller at a time.
 #pragma once
 
@@ -57,7 +57,7 @@ struct EpochReport {
 struct TrainingObserver {
   std::function<void(const StepReport&)> step;  // not more often than every `step_interval`
   std::function<void(const EpochReport&)> epoch;
-  std::function<void(const Checkpoint&)> save;  // shall be on disk when it returns
+  std::function<void(const Checkpoint&)> save;  // on rank 0 alone; shall be on disk when it returns
   double step_interval = 0;                     // seconds; 0: after every step
 };
 
@@ -119,6 +119,7 @@ class Training {
   bool is_enough(const Evaluation& validation) const;
   void gather_leaf_sums();
   void save(const TrainingObserver& observer);
+  void gather(const nn::Moment<float>& moment, Checkpoint& checkpoint);
   std::uint64_t samples_done_in_epoch() const;
   double own_mean_loss() const;
   [[noreturn]] void diverged(std::string_view what) const;
@@ -130,7 +131,6 @@ class Training {
   datasets::Split rows_;  // of data_ and of validation_data_
   nn::Network<float> network_;
   std::size_t batch_size_;
-  nn::AlignedBuffer<float> parameters_;
   nn::AlignedBuffer<float> best_;
   nn::Optimizer<float> optimizer_;
   EpochOrder order_;

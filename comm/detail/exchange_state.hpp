@@ -59,6 +59,7 @@ struct ExchangeState {
 
 // Messages of one exchange: flags have the tags below, bucket b then two.
 inline constexpr int flag_tags = 64;
+inline constexpr int gather_tag = flag_tags - 1;
 inline int sums_tag(std::size_t bucket) {
   return flag_tags + 2 * static_cast<int>(bucket);
 }
