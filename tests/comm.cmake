@@ -18,3 +18,9 @@ target_compile_definitions(session_test PRIVATE
   MPIEXEC="${MPIEXEC_EXECUTABLE}" SESSION_FAULTS="$<TARGET_FILE:session_faults>")
 set_tests_properties(session_test PROPERTIES PROCESSORS 2
   ENVIRONMENT "${LOCKSTEP_MPI_ENVIRONMENT}")
+
+# Not a test: mpirun -np 2 build/tests/exchange_benchmark
+add_executable(exchange_benchmark exchange_benchmark.cpp)
+set_target_properties(exchange_benchmark PROPERTIES
+  RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+target_link_libraries(exchange_benchmark PRIVATE lockstep::comm MPI::MPI_C lockstep_options)
