@@ -78,8 +78,8 @@ struct ParameterExchange::State {
   detail::AlignedFloats staging;
   detail::Requests gathering;
 
-  // Whoever drives the exchange holds the lock, and with it the right to call MPI.
-  std::mutex lock;
+  // Whoever drives the exchange holds this lock of the session, and with it the right to call MPI.
+  std::mutex& lock;
   std::exception_ptr error;               // of the thread, for the caller
   std::atomic<std::uint64_t> begun{0};    // steps; the thread sleeps until there is another one
   std::atomic<bool> caller_waits{false};  // and drives, so the thread need not
@@ -89,7 +89,11 @@ struct ParameterExchange::State {
 
 ParameterExchange::State::State(Communicator& parent, std::size_t leaves, std::size_t element_count,
                                 const Options& options)
-    : rank(parent.rank()), ranks(parent.size()), elements(element_count), shared(leaves) {
+    : rank(parent.rank()),
+      ranks(parent.size()),
+      elements(element_count),
+      shared(leaves),
+      lock(parent.state().session->calls_mpi) {
   if (ranks > leaves) {
     throw std::invalid_argument(std::to_string(ranks) + " ranks are more than the " +
                                 std::to_string(leaves) +
@@ -198,8 +202,8 @@ void ParameterExchange::State::drive_in_background() {
     seen = begun;
     for (bool idle = false; !idle && !stopping;) {
       bool further = false;
-      if (!caller_waits && lock.try_lock()) {
-        const std::lock_guard held(lock, std::adopt_lock);
+      if (!caller_waits) {
+        const std::lock_guard held(lock);
         try {
           further = error == nullptr && advance();
         } catch (...) {
@@ -225,27 +229,26 @@ bool ParameterExchange::State::outstanding() const {
                      [](const BucketExchange& bucket) { return bucket.outstanding(); });
 }
 
-// The time limit counts from when something last came.
+// The time limit counts from when something last came. The lock is let go between looks, for the threads
+// of other exchanges.
 template <typename Done>
 void ParameterExchange::State::wait_until(const Done& done) {
   caller_waits = true;
-  const std::lock_guard held(lock);
-  try {
-    if (error) std::rethrow_exception(error);
-    detail::Backoff backoff;
-    for (bool further = advance(); !done(); further = advance()) {
+  detail::Backoff backoff;
+  for (bool look = false;; look = backoff.pause()) {
+    const std::lock_guard held(lock);
+    try {
+      if (error) std::rethrow_exception(error);
+      if (advance()) backoff = {};
+      if (done()) break;
       assert(ranks > 1 && "a rank alone waits for nobody: final_from() is missing");
-      if (further) {
-        backoff = {};
-      } else if (backoff.pause()) {
-        detail::look_for_alarm(*shared.communicator->session, detail::Heed::all_alarms);
-        if (backoff.seconds() > communicator->timeout()) run_out_of_time(backoff.seconds());
-      }
+      if (!look) continue;
+      detail::look_for_alarm(*shared.communicator->session, detail::Heed::all_alarms);
+      if (backoff.seconds() > communicator->timeout()) run_out_of_time(backoff.seconds());
+    } catch (...) {
+      error = std::current_exception();
+      detail::give_up(*shared.communicator);
     }
-  } catch (...) {
-    stopping = true;
-    error = std::current_exception();
-    detail::give_up(*shared.communicator);
   }
   caller_waits = false;
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -20,10 +21,12 @@ struct CommunicatorState;
 
 // Shared by all communicators of a session.
 struct SessionState {
-  double timeout = 300.0;         // seconds
-  bool in_step = true;            // see Session::in_step
-  bool remote_error = false;      // whether this rank leaves because of another one's error
-  bool lost = false;              // another rank said that it cannot be waited for any more
+  double timeout = 300.0;     // seconds
+  bool in_step = true;        // see Session::in_step
+  bool remote_error = false;  // whether this rank leaves because of another one's error
+  bool lost = false;          // another rank said that it cannot be waited for any more
+  // Held by whoever calls MPI while an exchange is under way, which more than one thread may do.
+  std::mutex calls_mpi;
   std::vector<MPI_Comm> to_free;  // every communicator made, in the same order on all ranks
   // The exit code for an error, while inside together(); null outside.
   int (*exit_code_of)(const std::exception_ptr&) = nullptr;
