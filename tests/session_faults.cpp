@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "comm/error.hpp"
+#include "comm/probe.hpp"
 #include "comm/session.hpp"
 #include "comm/together.hpp"
 #include "comm/tree_reduction.hpp"
@@ -23,8 +24,10 @@ namespace {
 
 using lockstep::comm::CommError;
 using lockstep::comm::Communicator;
+using lockstep::comm::RankPair;
 using lockstep::comm::RemoteError;
 using lockstep::comm::Session;
+using lockstep::comm::time_pairs;
 using lockstep::comm::TreeReduction;
 
 constexpr int comm_code = 4;
@@ -72,6 +75,13 @@ void run(Communicator& world, const std::string& how) {
   if (how == "barrier_throw") {
     if (is_last(world)) throw std::runtime_error("bad input");
     world.barrier();
+  }
+  if (how == "probe_sleep" && world.size() > 1) {
+    const std::vector<RankPair> pairs{{0, world.size() - 1}};
+    // Long messages, so that MPI is left with their memory.
+    time_pairs(world, pairs, {.small_bytes = std::size_t{1} << 22}, [&](std::size_t) {
+      if (is_last(world)) sleep(60);
+    });
   }
   if (how.starts_with("sum_")) sum_forever(world, how);
 }

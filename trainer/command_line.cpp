@@ -101,12 +101,12 @@ Start it as training would be started, with what stands before "lockstep train":
   srun --ntasks=16 --cpus-per-task=8 lockstep doctor --json placement.json
   lockstep doctor --threads 8          # if training.threads = 8
 
-It looks at hosts, masks of processors, quotas of control groups (cgroups) and instruction
-sets; times messages between ranks (one way, as lockstep waits for them), lockstep's float32
-products, and memory, on one thread alone and on all threads of all ranks at once; and says
-what to mend, with the setting that mends it. That takes some seconds on an otherwise idle
-machine; what else runs shows in the figures. It writes nothing but the file of --json.
-The exit code is 0 also where something is to mend.)";
+It looks at hosts, the processors that ranks may run on, quotas (cgroups) and
+instruction sets; times messages between ranks, one way, as lockstep waits for
+them; measures lockstep's float32 products and memory, on one thread alone and
+on all threads of all ranks at once; and says what to mend, and how. That takes
+some seconds. Whatever else runs meanwhile shows in the figures, which is what
+they are for. The exit code is 0 also where something is to mend.)";
 
 void add_doctor(CLI::App& app, Parsed& parsed) {
   CLI::App* doctor = app.add_subcommand(

@@ -92,31 +92,28 @@ Measurements measure(std::span<const RankPlacement> placements, comm::Communicat
   std::size_t threads = 0;
   for (const std::size_t rank : here.ranks) threads += placements[rank].threads;
 
-  const auto at_once = [&](std::string_view name, std::size_t done, bool takes_part,
-                           const auto& measurement) {
-    stage(name, pairs.size() + done, stages);
-    world.barrier();
-    Rate rate = takes_part ? measurement() : Rate{};
-    world.barrier();
-    return rate;
+  const auto begin = [&](std::string_view name, std::size_t number) {
+    stage(name, pairs.size() + number, stages);
+    world.barrier();  // the stage before is over everywhere
   };
-  const Rate gemm = at_once("products, one thread alone", 0, is_first,
-                            [&] { return gemm_rate(1, options.seconds); });
-  const Rate memory = at_once("memory, one thread alone", 1, is_first,
-                              [&] { return memory_rate(1, options.seconds, kBytesOfHost); });
+  Rate gemm, memory;
+  begin("products, one thread alone", 0);
+  if (is_first) gemm = gemm_rate(1, options.seconds);
+  begin("memory, one thread alone", 1);
+  if (is_first) memory = memory_rate(1, options.seconds, kBytesOfHost);
   const auto alone = gather(gemm, memory, world);
   for (const HostRanks& host : hosts) {
     const std::size_t rank = host.ranks.front();
     found.alone.push_back({host.host, rank, alone[rank].gemm, alone[rank].memory});
   }
-  const Rate all_gemm = at_once("products, all at once", 2, true,
-                                [&] { return gemm_rate(mine.threads, options.seconds); });
-  const Rate all_memory = at_once("memory, all at once", 3, true, [&] {
-    // More threads than processors would take memory and show nothing new.
-    return memory_rate(std::min(mine.threads, mine.allowance.processors.size()), options.seconds,
-                       std::max(kLeastBytes, kBytesOfHost / threads));
-  });
-  found.together = gather(all_gemm, all_memory, world);
+  const auto ready = [&] { world.barrier(); };
+  begin("products, all at once", 2);
+  gemm = gemm_rate(mine.threads, options.seconds, ready);
+  begin("memory, all at once", 3);
+  // More threads than processors would take memory and show nothing new.
+  memory = memory_rate(std::min(mine.threads, mine.allowance.processors.size()), options.seconds,
+                       std::max(kLeastBytes, kBytesOfHost / threads), ready);
+  found.together = gather(gemm, memory, world);
   return found;
 }
 

@@ -121,7 +121,8 @@ template <class Work>
 Share run_for(Work& work, double seconds, std::barrier<>& all) {
   work.run();  // brings code and data in
   std::size_t runs = 1;
-  all.arrive_and_wait();
+  all.arrive_and_wait();  // prepared
+  all.arrive_and_wait();  // and ready
   const double processor_before = processor_seconds_of_this_thread();
   const Clock::time_point start = Clock::now();
   Share share;
@@ -137,10 +138,11 @@ Share run_for(Work& work, double seconds, std::barrier<>& all) {
 }
 
 template <class Work, class... Arguments>
-Rate rate_of(std::size_t threads, double seconds, Arguments... arguments) {
+Rate rate_of(std::size_t threads, double seconds, const std::function<void()>& ready,
+             Arguments... arguments) {
   std::vector<Share> shares(threads);
   std::atomic<bool> out_of_memory = false;
-  std::barrier<> all(static_cast<std::ptrdiff_t>(threads));
+  std::barrier<> all(static_cast<std::ptrdiff_t>(threads + 1));  // and the caller
   {
     const auto work_on = [&](Share& share) {
       // Each makes its own memory, so that it lies near its processor.
@@ -158,9 +160,17 @@ Rate rate_of(std::size_t threads, double seconds, Arguments... arguments) {
     try {
       for (Share& share : shares) pool.emplace_back(work_on, std::ref(share));
     } catch (const std::system_error&) {
-      for (std::size_t i = pool.size(); i < threads; ++i) all.arrive_and_drop();
+      for (std::size_t i = pool.size(); i < threads + 1; ++i) all.arrive_and_drop();
       throw ConfigError(fmt::format("the system does not start {} threads", threads));
     }
+    all.arrive_and_wait();
+    try {
+      if (ready) ready();
+    } catch (...) {
+      all.arrive_and_drop();
+      throw;
+    }
+    all.arrive_and_drop();
   }
   if (out_of_memory) throw std::bad_alloc();
   Rate rate;
@@ -179,12 +189,13 @@ Rate rate_of(std::size_t threads, double seconds, Arguments... arguments) {
 
 }  // namespace
 
-Rate gemm_rate(std::size_t threads, double seconds) {
-  return rate_of<Gemm>(threads, seconds);
+Rate gemm_rate(std::size_t threads, double seconds, const std::function<void()>& ready) {
+  return rate_of<Gemm>(threads, seconds, ready);
 }
 
-Rate memory_rate(std::size_t threads, double seconds, std::size_t bytes) {
-  return rate_of<Memory>(threads, seconds, bytes);
+Rate memory_rate(std::size_t threads, double seconds, std::size_t bytes,
+                 const std::function<void()>& ready) {
+  return rate_of<Memory>(threads, seconds, ready, bytes);
 }
 
 }  // namespace lockstep::trainer
