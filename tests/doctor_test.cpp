@@ -133,6 +133,13 @@ TEST(JudgePlacement, TheClassicMistakeIsNamedWithItsRemedy) {
   }
 }
 
+TEST(JudgePlacement, UnbindingAloneIsNoRemedyForMoreThreadsThanCores) {
+  const auto findings = judge({rank_on("a", {0}, 3, 2), rank_on("a", {1}, 3, 2)});
+  ASSERT_EQ(kinds_of(findings), Kinds{FindingKind::squeezed});
+  EXPECT_NE(findings[0].remedy.find("--bind-to none"), std::string::npos) << findings[0].remedy;
+  EXPECT_NE(findings[0].remedy.find("training.threads = 1"), std::string::npos);
+}
+
 TEST(JudgePlacement, RanksOfAllHostsShareAFinding) {
   Cluster cluster;
   for (int host = 0; host < 20; ++host) {
@@ -140,7 +147,8 @@ TEST(JudgePlacement, RanksOfAllHostsShareAFinding) {
   }
   const auto findings = judge(cluster);
   ASSERT_EQ(kinds_of(findings), Kinds{FindingKind::squeezed});
-  EXPECT_NE(findings[0].what.find("(ranks 0-79)"), std::string::npos) << findings[0].what;
+  EXPECT_NE(findings[0].what.find("(ranks 0-79 on 20 hosts)"), std::string::npos)
+      << findings[0].what;
 }
 
 TEST(JudgePlacement, OnlyTheRanksThatItBefallsAreNamed) {

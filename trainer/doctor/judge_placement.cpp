@@ -147,12 +147,12 @@ class Judge {
       add(FindingKind::squeezed, ranks, slowdown,
           fmt::format("a thread pool of {} is squeezed onto {}", worst.threads,
                       count_text(worst.allowance.processors.size(), "processor")),
-          elsewhere_is_room ? unbinding(host) : fewer_threads(ranks.size(), processors));
+          elsewhere_is_room ? spreading(host) : fewer_threads(ranks.size(), processors));
     } else if (elsewhere_is_room) {
       add(FindingKind::overlapping, ranks, slowdown,
           fmt::format("{} with {} are bound to the same {} of {}", count_text(ranks.size(), "rank"),
                       count_text(threads, "thread"), room, host.name),
-          unbinding(host));
+          spreading(host));
     } else {
       add(FindingKind::oversubscribed, ranks, slowdown,
           fmt::format("{} with {} share {} of {}", count_text(ranks.size(), "rank"),
@@ -264,7 +264,10 @@ class Judge {
       std::vector<std::size_t> ranks = found.ranks;
       std::ranges::sort(ranks);
       ranks.erase(std::ranges::unique(ranks).begin(), ranks.end());
-      what += fmt::format(" ({})", ranks_text(ranks));
+      std::set<std::string> hosts;
+      for (const std::size_t rank : ranks) hosts.insert(placements_[rank].host);
+      what += fmt::format(" ({}{})", ranks_text(ranks),
+                          hosts.size() > 1 ? fmt::format(" on {} hosts", hosts.size()) : "");
     }
     return {kind, std::move(what), cost_of(kind, found.slowdown), found.remedy};
   }
@@ -320,6 +323,12 @@ class Judge {
         break;
     }
     return "start it without taskset, numactl or the like";
+  }
+
+  // The same for ranks with too many threads for a part of it, which may be too many for all of it.
+  std::string spreading(const Host& host) const {
+    if (host.threads <= host.cores) return unbinding(host);
+    return fmt::format("{}; and {}", unbinding(host), fewer_threads(host.ranks.size(), host.cores));
   }
 
   static std::string fewer_threads(std::size_t ranks, std::size_t processors) {

@@ -171,7 +171,8 @@ std::vector<Finding> judge_rates(std::span<const RankPlacement> placements,
     const bool disturbed = !findings.empty();
     if (!disturbed) add(judge_together(placements, measurements));
     if (!disturbed && !uneven) add(judge_lag(placements, measurements));
-    add(judge_messages(measurements, true));
+    // Ranks that wait for a processor answer late.
+    if (!disturbed) add(judge_messages(measurements, true));
   }
   add(judge_messages(measurements, false));
   return findings;
