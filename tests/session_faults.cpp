@@ -16,6 +16,7 @@
 
 #include "comm/error.hpp"
 #include "comm/parameter_exchange.hpp"
+#include "comm/probe.hpp"
 #include "comm/session.hpp"
 #include "comm/together.hpp"
 
@@ -24,8 +25,10 @@ namespace {
 using lockstep::comm::CommError;
 using lockstep::comm::Communicator;
 using lockstep::comm::ParameterExchange;
+using lockstep::comm::RankPair;
 using lockstep::comm::RemoteError;
 using lockstep::comm::Session;
+using lockstep::comm::time_pairs;
 
 constexpr int comm_code = 4;
 constexpr int work_code = 3;
@@ -75,6 +78,13 @@ void run(Communicator& world, const std::string& how) {
   if (how == "barrier_throw") {
     if (is_last(world)) throw std::runtime_error("bad input");
     world.barrier();
+  }
+  if (how == "probe_sleep" && world.size() > 1) {
+    const std::vector<RankPair> pairs{{0, world.size() - 1}};
+    // Long messages, so that MPI is left with their memory.
+    time_pairs(world, pairs, {.small_bytes = std::size_t{1} << 22}, [&](std::size_t) {
+      if (is_last(world)) sleep(60);
+    });
   }
   if (how.starts_with("sum_")) sum_forever(world, how);
 }

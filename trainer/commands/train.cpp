@@ -5,6 +5,7 @@
 #include <tbb/task_arena.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "nn/kernels/kernels.hpp"
 #include "trainer/checkpoint_files.hpp"
 #include "trainer/commands/commands.hpp"
+#include "trainer/doctor/judge_placement.hpp"
 #include "trainer/model.hpp"
 #include "trainer/placement.hpp"
 #include "trainer/run_record.hpp"
@@ -45,7 +47,8 @@ class TrainRun {
       : options_(options),
         world_(world),
         config_(read_config(options.config, options.settings)),
-        threads_(threads_for(config_.training.threads, world)) {
+        placements_(find_placements(config_.training.threads, world)),
+        threads_(placements_[world.rank()].threads) {
     world_.set_timeout(config_.comm.timeout);
     check_ranks();
   }
@@ -260,6 +263,9 @@ class TrainRun {
     say(fmt::format("lockstep {}, {} rank{} x {} thread{}, {} kernels", kProgramVersion,
                     world_.size(), world_.size() == 1 ? "" : "s", threads_,
                     threads_ == 1 ? "" : "s", nn::kernels<float>().instruction_set));
+    if (const auto warning = placement_warning(placements_, find_launcher(std::getenv))) {
+      record_->warn(*warning);
+    }
     say(fmt::format(
         "data    {}: {} samples to train{} of {} values, {} {}", config_.data.train,
         datasets::with_commas(training.training_samples()),
@@ -346,6 +352,7 @@ class TrainRun {
   const TrainOptions& options_;
   comm::Communicator& world_;
   Config config_;
+  std::vector<RankPlacement> placements_;
   std::size_t threads_;
   std::optional<RunRecord> record_;
 };
