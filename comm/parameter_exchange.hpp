@@ -33,6 +33,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -53,6 +54,7 @@ class ParameterExchange {
     Way way = Way::automatic;
     bool shared_memory = true;    // between ranks of a node
     bool thread = true;           // goes on while the caller computes
+    bool watched = true;          // its state is told when a rank gives up: one exchange at a time
     std::size_t group_ranks = 0;  // ranks that share memory: neighbours; 0: those of a node
   };
 
@@ -111,6 +113,19 @@ class ParameterExchange {
   // Collective, between steps: on rank 0 all = every rank's share_of() of its `mine`, `elements` floats
   // each; elsewhere `all` is not looked at.
   void gather_shares(std::span<const float> mine, std::span<float> all);
+
+  // What this rank does now, in up to eight characters: "forward". Other ranks that wait for it in vain
+  // say so. Costs a store.
+  void set_phase(std::string_view phase);
+
+  // The buckets, in the order of backward.
+  std::vector<Shard> buckets() const;
+
+  // Bytes of this rank's memory: parameters, partial sums and what messages need.
+  std::size_t memory_bytes() const;
+
+  // Seconds so far in which calls waited for other ranks with nothing to do.
+  double seconds_waited() const;
 
   // Steps begun so far.
   std::uint64_t step() const;

@@ -110,7 +110,11 @@ std::vector<Options> all_options(const BucketSizes& buckets) {
     for (const Way way : {Way::pairwise, Way::direct}) {
       if (way == Way::pairwise && (groups & (groups - 1)) != 0) continue;
       for (const std::size_t replicated : std::initializer_list<std::size_t>{0, 32 << 10}) {
-        all.push_back({buckets, replicated, way, true, group == 2, group});
+        all.push_back({.buckets = buckets,
+                       .replicated_bytes = replicated,
+                       .way = way,
+                       .thread = group == 2,
+                       .group_ranks = group});
       }
     }
   }

@@ -25,21 +25,11 @@
 #include <string>
 #include <vector>
 
+#include "comm/detail/bucket_plan.hpp"
 #include "comm/detail/exchange_state.hpp"
 #include "comm/detail/requests.hpp"
 
 namespace lockstep::comm::detail {
-
-struct BucketPlan {
-  std::size_t index = 0;  // in the order of backward
-  Shard bucket{};
-  bool replicated = false;
-  bool pairwise = false;  // halving or doubling; the number of groups is a power of two
-};
-
-// The elements of a bucket whose tree the rank with this place in the hierarchy finishes and whose
-// parameters it moves.
-Shard shard_of_rank(const BucketPlan& plan, const Hierarchy& place);
 
 class BucketExchange {
  public:
