@@ -18,8 +18,10 @@
 #include "datasets/dataset.hpp"
 #include "nn/network.hpp"
 #include "nn/optimizer.hpp"
+#include "trainer/config.hpp"
 #include "trainer/input.hpp"
 #include "trainer/leaves.hpp"
+#include "trainer/replica_guard.hpp"
 
 namespace lockstep::trainer {
 
@@ -30,7 +32,7 @@ class TrainingStep {
   // threads of the task arena that it was made in.
   TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
                comm::Communicator& communicator, std::size_t leaves, std::size_t largest_batch,
-               std::uint64_t seed, bool ahead);
+               std::uint64_t seed, bool ahead, const CommConfig& comm = {});
 
   // What a step is asked for beside moving the parameters.
   struct Wish {
@@ -53,12 +55,19 @@ class TrainingStep {
   TrainingStep& operator=(const TrainingStep&) = delete;
 
   // Between steps; when several ranks have begun one, only after finish(). Zeros at first.
-  std::span<float> parameters() { return exchange_.parameters(); }
   std::span<const float> parameters() const { return exchange_.parameters(); }
+  // To set them on every rank alike.
+  std::span<float> parameters_to_set();
 
   // Waits until the parameters are those after the last step, on this rank. All ranks call it before
   // they call one another for anything else.
   void finish() { exchange_.finish(); }
+
+  // Collective, between steps. Throws ReplicaError if the replicas are not the same.
+  void compare_replicas(std::uint64_t step);
+
+  // What this rank does between steps, should others wait for it in vain: up to eight characters.
+  void set_phase(std::string_view phase) { exchange_.set_phase(phase); }
 
   // Collective. `step` counts from 1; `batch` names the rows of all ranks' samples, and `next`
   // those of the step after it, or none where that is not known. Adds each of this rank's leaves'
@@ -88,6 +97,7 @@ class TrainingStep {
   struct Move {
     nn::Optimizer<float>* optimizer = nullptr;
     nn::Update<float> rule;
+    std::uint64_t step = 0;
     std::size_t samples = 0;
     bool gradient_norm = false;
   };
@@ -109,11 +119,14 @@ class TrainingStep {
   std::uint64_t seed_;
   bool alone_;   // one rank
   bool others_;  // more than one thread
+  bool overlap_;
   comm::LeafRange leaves_;
   comm::ParameterExchange exchange_;
   LeafBounds bounds_;
   nn::Workspace<float> workspace_;
   Input input_;
+  ReplicaGuard guard_;
+  bool guarded_ = false;  // whether guard_ knows this rank's share
   std::vector<float> sample_loss_;
   std::vector<std::uint8_t> sample_correct_;
 

@@ -258,6 +258,8 @@ class TrainRun {
     return found->path;
   }
 
+  static double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
   void introduce(const Training& training, const datasets::Dataset& data) {
     if (!record_) return;
     say(fmt::format("lockstep {}, {} rank{} x {} thread{}, {} kernels", kProgramVersion,
@@ -288,6 +290,17 @@ class TrainRun {
                     config_.optimizer.name, config_.optimizer.learning_rate,
                     datasets::with_commas(training.batch_size()), config_.training.leaves,
                     config_.training.seed));
+    if (world_.size() > 1) {
+      const Training::Memory memory = training.memory();
+      say(fmt::format("ranks   {}; {:.1f} MiB a rank for the exchange, {:.1f} MiB for its moments",
+                      training.exchange().describe(), mebibytes(memory.exchange),
+                      mebibytes(memory.moments)));
+      const std::string why = training.exchange().why_not_shared();
+      if (!why.empty()) {
+        record_->warn(
+            fmt::format("ranks of a node exchange by messages, which is slower: {}", why));
+      }
+    }
     say(fmt::format("run     {}", record_->directory().path().string()));
   }
 
@@ -316,6 +329,7 @@ class TrainRun {
     summary["seconds"] = training.state().seconds;
     summary["samples_per_second"] = speed;
     summary["input_seconds"] = training.input_seconds();
+    summary["rank_memory_bytes"] = training.memory().exchange + training.memory().moments;
     summary["train_loss"] = nullptr;
     if (std::isfinite(training.state().train_loss)) {
       summary["train_loss"] = training.state().train_loss;
