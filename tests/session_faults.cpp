@@ -48,17 +48,23 @@ bool is_last(const Communicator& world) {
   return world.rank() + 1 == world.size();
 }
 
+// sum_FAULT through the node's memory, messages_FAULT through messages.
 void sum_forever(Communicator& world, const std::string& how) {
-  ParameterExchange exchange(world, 8, 3'000'000);
+  const std::string fault = how.substr(how.find('_') + 1);
+  ParameterExchange exchange(world, 8, 3'000'000, {.shared_memory = how.starts_with("sum_")});
   exchange.set_move([](std::size_t, std::span<const float>, unsigned) {});
   const std::vector<std::uint8_t> present(8, 1);
   for (int step = 0;; ++step) {
     if (step == 5 && is_last(world)) {
-      if (how == "sum_throw") throw std::runtime_error("broken in step 5");
-      if (how == "sum_sleep") sleep(60);
-      if (how == "sum_kill") raise(SIGKILL);
+      exchange.set_phase("forward");
+      if (fault == "throw") throw std::runtime_error("broken in step 5");
+      if (fault == "sleep") sleep(60);
+      if (fault == "kill") raise(SIGKILL);
+      if (fault == "stop") raise(SIGSTOP);
     }
+    exchange.set_phase("forward");
     exchange.begin(present, 0);
+    exchange.set_phase("backward");
     exchange.final_from(0);
     exchange.finish();
   }
@@ -86,7 +92,7 @@ void run(Communicator& world, const std::string& how) {
       if (is_last(world)) sleep(60);
     });
   }
-  if (how.starts_with("sum_")) sum_forever(world, how);
+  if (how.starts_with("sum_") || how.starts_with("messages_")) sum_forever(world, how);
 }
 
 }  // namespace

@@ -255,9 +255,9 @@ void ParameterExchange::State::run_out_of_time(double seconds) const {
   }
   char text[32];
   std::snprintf(text, sizeof text, "%.1f", seconds);
-  throw CommError("no answer from " + missing + " in the gradient exchange of step " +
-                  std::to_string(shared.step) + " (" + what + "): rank " + std::to_string(rank) +
-                  " has waited " + text + " s");
+  throw CommError("rank " + std::to_string(rank) + " has waited " + text + " s for " + missing +
+                  " in the gradient exchange of step " + std::to_string(shared.step) + " (" + what +
+                  ")");
 }
 
 }  // namespace lockstep::comm
