@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -42,7 +43,8 @@ class ContractTest : public test::ProgramTest {
   // Everything in a summary that does not tell of how it was computed.
   nlohmann::json result(const std::string& out) const {
     nlohmann::json all = summary(out);
-    for (const char* key : {"ranks", "threads", "seconds", "samples_per_second", "input_seconds"}) {
+    for (const char* key : {"ranks", "threads", "seconds", "samples_per_second", "input_seconds",
+                            "rank_memory_bytes"}) {
       all.erase(key);
     }
     return all;
@@ -95,6 +97,27 @@ TEST_F(ContractTest, StochasticDescentIsTheSameForAllRanksAndThreads) {
 TEST_F(ContractTest, WholeBatchIsTheSameForAllRanksAndThreads) {
   prepare("[training]\ndescent = \"batch\"\nepochs = 3\nleaves = 16\n");
   expect_same_for_all_ranks_and_threads();
+}
+
+// Also where gradients are told of in pieces, and go in many buckets.
+TEST_F(ContractTest, HowRanksExchangeChangesNothing) {
+  prepare(
+      "[optimizer]\nname = \"adam\"\n[training]\nbatch_size = 500\nsteps = 6\n",
+      "[{ dense = 1600, activation = \"relu\" }, { dense = 900, activation = \"relu\" }, { dense "
+      "= 10 }]");
+  ASSERT_EQ(train("alone", 1, 1).exit_code, 0);
+  const std::string small = "--set comm.bucket_mib=0.25 --set comm.first_bucket_mib=0.01 ";
+  for (const int ranks : {2, 3}) {
+    for (const std::string& how :
+         {std::string(), small, small + "--set comm.shared_memory=false",
+          small + "--set comm.overlap=false", std::string("--set comm.shared_memory=false")}) {
+      const auto ending = train("with_others", ranks, 1, how);
+      ASSERT_EQ(ending.exit_code, 0) << ending.output;
+      EXPECT_EQ(result("with_others"), result("alone")) << ranks << " ranks " << how;
+      EXPECT_EQ(metrics("with_others"), metrics("alone")) << ranks << " ranks " << how;
+      std::filesystem::remove_all(path("with_others"));
+    }
+  }
 }
 
 // While it lives, the programs that are started keep to this instruction set.

@@ -108,6 +108,17 @@ TEST(Replica, AWeightThatStaysWrongIsFoundAtTheNextComparison) {
   EXPECT_NE(text.find("bucket 1 of 1"), std::string::npos) << text;
 }
 
+TEST(Replica, EachRankKeepsItsShareOfTheMoments) {
+  const auto data = test::small_dataset(200);
+  Config config = wide_config();
+  config.optimizer.name = "adam";
+  config.model.layers[0].units = 100'000;
+  Training training(config, data, world());
+  const double all = 2 * sizeof(float) * 900'003;
+  const double share = all / static_cast<double>(world().size());
+  EXPECT_NEAR(static_cast<double>(training.memory().moments), share, 0.02 * share);
+}
+
 TEST(Replica, AnUndisturbedRunIsNotAccused) {
   EXPECT_EQ(train_with_flips(not_owned, 1000, false), "");
 }
