@@ -52,6 +52,9 @@ class ParameterExchange {
     // A bucket of up to this many bytes is summed as a whole by every rank, which spares the way back.
     std::size_t replicated_bytes = 32 << 10;
     Way way = Way::automatic;
+    // Sums go between nodes as bfloat16, half the bytes. The one option that leaves the contract: the bits
+    // of the sum then depend on the number of nodes.
+    bool round_messages = false;
     bool shared_memory = true;    // between ranks of a node
     bool thread = true;           // goes on while the caller computes
     bool watched = true;          // its state is told when a rank gives up: one exchange at a time

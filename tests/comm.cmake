@@ -1,4 +1,5 @@
 lockstep_test(NAME leaf_tree_test LIBS lockstep::comm)
+lockstep_test(NAME rounded_test LIBS lockstep::comm)
 lockstep_test(NAME shards_test LIBS lockstep::comm)
 lockstep_test(NAME tree_sum_test LIBS lockstep::comm)
 lockstep_test(NAME communicator_test SOURCES comm_main.cpp LIBS lockstep::comm RANKS 1 2 3 4)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <initializer_list>
 #include <stdexcept>
@@ -190,6 +191,31 @@ TEST(ParameterExchange, SharesAreDisjointAndCover) {
       }
       ASSERT_TRUE(std::ranges::all_of(owners, [](int n) { return n == 1; }));
     }
+  }
+}
+
+// Each message rounds once, with a relative error of at most 2^-8, and no rank sends more than log2 L
+// sums of an element.
+TEST(ParameterExchange, RoundedMessagesAreCloseAndTheSameOnAllRanks) {
+  constexpr std::size_t elements = 50'000;
+  const Gradients gradients(8, 999, 9);
+  const std::vector<std::uint8_t> present(8, 1);
+  for (const Options& options : all_options({65536, 65536})) {
+    Options rounding = options;
+    rounding.round_messages = true;
+    rounding.replicated_bytes = 0;
+    AllReduce sum(8, elements, rounding);
+    sum.run(gradients, present, 0);
+    const auto exact = serial_sum({0, 8}, gradients.values, present).value();
+    const auto parameters = sum.exchange().parameters();
+    for (std::size_t i = 0; i < elements; ++i) {
+      float sizes = 0;
+      for (const Floats& leaf : gradients.values) sizes += std::abs(leaf[i % 999]);
+      ASSERT_NEAR(parameters[i], exact[i % 999], 3 * sizes / 256) << options.group_ranks;
+    }
+    const std::string mine(reinterpret_cast<const char*>(parameters.data()),
+                           parameters.size_bytes());
+    for (const std::string& other : world().gather_strings(mine)) ASSERT_TRUE(other == mine);
   }
 }
 

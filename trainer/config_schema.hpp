@@ -215,6 +215,10 @@ void describe(Visitor& v, C& c) {
           c.comm.bucket_mib);
   v.field(Field{"overlap", any, "exchange while computing (false: one after the other)"},
           c.comm.overlap);
+  v.field(Field{"wire", one_of(precisions),
+                "of gradients between nodes (bfloat16: half the bytes, but bits that depend on the "
+                "number of nodes)"},
+          c.comm.wire);
   v.field(
       Field{"shared_memory", any, "ranks of a node read one another's memory (false: messages)"},
       c.comm.shared_memory);

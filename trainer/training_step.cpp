@@ -21,6 +21,7 @@ std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_
 comm::ParameterExchange::Options exchange_options(const CommConfig& config) {
   const auto bytes = [](double mib) { return static_cast<std::size_t>(mib * (1 << 20)); };
   return {.buckets = {bytes(config.first_bucket_mib), bytes(config.bucket_mib)},
+          .round_messages = config.wire == "bfloat16",
           .shared_memory = config.shared_memory,
           .thread = config.overlap};
 }

@@ -4,6 +4,8 @@
 #include <array>
 #include <cassert>
 
+#include "comm/detail/rounded.hpp"
+
 namespace lockstep::comm::detail {
 namespace {
 
@@ -203,6 +205,18 @@ void BucketExchange::start_reducing() {
   send_pieces();
 }
 
+// A sum that is sent is not looked at any more, so it may be rounded where it stands.
+void BucketExchange::send_sums(float* values, std::size_t count, std::size_t to) {
+  if (rounds_sums()) round_in_place(values, count);
+  requests_.send(state_.communicator->comm, values, count * bytes_of_sum(), to,
+                 sums_tag(plan_.index));
+}
+
+void BucketExchange::receive_sums(float* values, std::size_t count, std::size_t from) {
+  requests_.receive(state_.communicator->comm, values, count * bytes_of_sum(), from,
+                    sums_tag(plan_.index));
+}
+
 // Sums that no sample went into are neither sent nor waited for.
 void BucketExchange::start_halving_round() {
   const std::size_t other = partner(round_);
@@ -210,14 +224,11 @@ void BucketExchange::start_halving_round() {
   const Shard keep = kept(round_ + 1);
   const Shard give =
       plan_.replicated ? held : half_of(held, !keeps_upper(state_.hierarchy, round_));
-  MPI_Comm comm = state_.communicator->comm;
-  const int tag = sums_tag(plan_.index);
   if (keep.size() > 0 && state_.present(subtree_after(round_, other))) {
-    requests_.receive(comm, received(0), keep.size() * sizeof(float), peer(other), tag);
+    receive_sums(received(0), keep.size(), peer(other));
   }
   if (give.size() > 0 && state_.present(subtree_after(round_, state_.hierarchy.group))) {
-    requests_.send(comm, sums(0) + (give.begin - slice_.begin), give.size() * sizeof(float),
-                   peer(other), tag);
+    send_sums(sums(0) + (give.begin - slice_.begin), give.size(), peer(other));
   }
 }
 
@@ -225,6 +236,7 @@ void BucketExchange::add_round() {
   const Shard keep = kept(round_ + 1);
   float* own = sums(0) + (keep.begin - slice_.begin);
   if (!state_.present(subtree_after(round_, partner(round_)))) return;
+  if (rounds_sums()) expand_in_place(received(0), keep.size());
   if (state_.present(subtree_after(round_, state_.hierarchy.group))) {
     add_to(own, received(0), keep.size());
   } else {
@@ -240,8 +252,7 @@ void BucketExchange::receive_pieces() {
     for (const Subtree& subtree : state_.subtrees_of_group[from]) {
       float* piece = received(place++);
       if (shard_.size() == 0 || !state_.present(subtree)) continue;
-      requests_.receive(state_.communicator->comm, piece, shard_.size() * sizeof(float), peer(from),
-                        sums_tag(plan_.index));
+      receive_sums(piece, shard_.size(), peer(from));
     }
   }
 }
@@ -254,8 +265,7 @@ void BucketExchange::send_pieces() {
     const Shard piece = plan_.replicated ? slice_ : shard_of(to, h.groups, slice_);
     for (std::size_t s = 0; s < subtrees.size(); ++s) {
       if (piece.size() == 0 || !state_.present(subtrees[s])) continue;
-      requests_.send(state_.communicator->comm, sums(s) + (piece.begin - slice_.begin),
-                     piece.size() * sizeof(float), peer(to), sums_tag(plan_.index));
+      send_sums(sums(s) + (piece.begin - slice_.begin), piece.size(), peer(to));
     }
   }
 }
@@ -298,7 +308,8 @@ void BucketExchange::move() {
     std::size_t place = 0;
     for (std::size_t i = 1; i < h.groups; ++i) {
       for (const Subtree& subtree : state_.subtrees_of_group[(h.group + h.groups - i) % h.groups]) {
-        const float* values = received(place++);
+        float* values = received(place++);
+        if (rounds_sums() && state_.present(subtree)) expand_in_place(values, shard_.size());
         state_.tree.set(subtree, state_.present(subtree) ? values : nullptr);
       }
     }

@@ -66,6 +66,11 @@ class BucketExchange {
   void sum_over_group();
   void start_reducing();
   bool reduce();
+  // Where every rank sums all of a bucket, all must sum the same numbers.
+  bool rounds_sums() const { return state_.round_messages && !plan_.replicated; }
+  std::size_t bytes_of_sum() const { return rounds_sums() ? 2 : sizeof(float); }
+  void send_sums(float* values, std::size_t count, std::size_t to);
+  void receive_sums(float* values, std::size_t count, std::size_t from);
   void start_halving_round();
   void add_round();
   void receive_pieces();

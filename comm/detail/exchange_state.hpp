@@ -39,6 +39,7 @@ struct ExchangeState {
   CommunicatorState* communicator = nullptr;  // null: all ranks are of one group
   TreeSum tree;
   std::vector<Slot> slots;
+  bool round_messages = false;  // sums go between groups as bfloat16
 
   // Of the step under way.
   std::uint64_t step = 0;

@@ -48,6 +48,7 @@ ParameterExchange::State::State(Communicator& parent, std::size_t leaves, std::s
     communicator = parent.duplicate();
     shared.communicator = &communicator->state();
   }
+  shared.round_messages = options.round_messages;
   arrange(parent, options);
   plan_buckets(options);
   shared.leaf_present.resize(leaves);

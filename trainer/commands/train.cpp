@@ -301,6 +301,12 @@ class TrainRun {
             fmt::format("ranks of a node exchange by messages, which is slower: {}", why));
       }
     }
+    if (config_.comm.wire != "float32") {
+      say(fmt::format(
+          "ranks   gradients go between nodes as {}: the bits of the result depend on the "
+          "number of nodes",
+          config_.comm.wire));
+    }
     say(fmt::format("run     {}", record_->directory().path().string()));
   }
 
