@@ -76,15 +76,31 @@ std::vector<Shard> ParameterExchange::share_of(std::size_t rank) const {
   return ranges;
 }
 
-void ParameterExchange::set_move(Move move) {
-  ExchangeState* shared = &state_->shared;
+void ParameterExchange::set_move(Move move, Move note) {
   const detail::FlagExchange* flags = &*state_->flags;
-  shared->move = [move = std::move(move), flags](std::size_t begin, std::span<const float> sum) {
-    move(begin, sum, static_cast<unsigned>(flags->raised()));
+  const auto with_flags = [flags](Move call) {
+    return [call = std::move(call), flags](std::size_t begin, std::span<const float> sum) {
+      call(begin, sum, static_cast<unsigned>(flags->raised()));
+    };
   };
+  state_->shared.move = with_flags(std::move(move));
+  if (note) state_->shared.note = with_flags(std::move(note));
 }
 
-void ParameterExchange::begin(std::span<const std::uint8_t> leaf_present, unsigned raise) {
+void ParameterExchange::wait_for_sums() {
+  state_->wait_until([&] {
+    return state_->flags->done() &&
+           std::ranges::all_of(state_->buckets, &BucketExchange::is_summed);
+  });
+}
+
+void ParameterExchange::release() {
+  const std::lock_guard held(state_->lock);
+  state_->shared.released = true;
+}
+
+void ParameterExchange::begin(std::span<const std::uint8_t> leaf_present, unsigned raise,
+                              Sums sums) {
   State& s = *state_;
   if (leaf_present.size() != s.shared.leaves) {
     throw std::invalid_argument("leaf_present has " + std::to_string(leaf_present.size()) +
@@ -94,9 +110,12 @@ void ParameterExchange::begin(std::span<const std::uint8_t> leaf_present, unsign
   {
     const std::lock_guard held(s.lock);
     assert(s.all_done());
+    assert(sums == Sums::move || s.shared.note);
     ++s.shared.step;
     s.shared.final_from = s.elements;
     std::ranges::copy(leaf_present, s.shared.leaf_present.begin());
+    s.shared.holds = sums == Sums::hold;
+    s.shared.released = false;
     s.first_open = 0;
     s.flags->begin(raise);
     for (BucketExchange& bucket : s.buckets) bucket.begin();

@@ -92,13 +92,19 @@ class ParameterExchange {
   // Moves parameters begin..begin+sum.size()-1, a chunk at most, of which `sum` is the gradient's sum
   // over all leaves (zeros if none is present). `flags` are those that any rank raised in this step.
   // Called for every chunk of owned(), once a step, from one thread at a time, which may not be the
-  // caller's.
+  // caller's. `note` is called with the same sums, before, in steps that hold them.
   using Move = std::function<void(std::size_t begin, std::span<const float> sum, unsigned flags)>;
-  void set_move(Move move);
+  void set_move(Move move, Move note = {});
 
   // Starts a step; the one before is finished. leaf_present has L flags, 0 or 1. The sum over a subtree
   // without a present leaf is not read.
-  void begin(std::span<const std::uint8_t> leaf_present, unsigned flags);
+  // A step that holds its sums has parameters that move by what all sums are together, as clipping wants:
+  // none moves before release(). wait_for_sums() waits until this rank's are there and noted; from then
+  // until release() the exchange calls no MPI.
+  enum class Sums { move, hold };
+  void begin(std::span<const std::uint8_t> leaf_present, unsigned flags, Sums sums = Sums::move);
+  void wait_for_sums();
+  void release();
 
   // The partial sums are final from element `begin` on, and the parameters there are not read any more
   // before wait_for() says so.

@@ -47,16 +47,22 @@ class AllReduce {
  public:
   AllReduce(std::size_t leaves, std::size_t elements, const Options& options)
       : leaves_(leaves), exchange_(world(), leaves, elements, options), moved_(elements) {
-    exchange_.set_move([this](std::size_t begin, std::span<const float> sum, unsigned flags) {
+    const auto move = [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
       std::ranges::copy(sum, exchange_.parameters().begin() + static_cast<std::ptrdiff_t>(begin));
       for (std::size_t i = begin; i < begin + sum.size(); ++i) ++moved_[i];
       flags_seen_ |= flags;
-    });
+      if (holds_ && !released_) moved_too_early_ = true;
+    };
+    const auto note = [this](std::size_t begin, std::span<const float> sum, unsigned) {
+      for (std::size_t i = begin; i < begin + sum.size(); ++i) ++noted_[i];
+    };
+    exchange_.set_move(move, note);
   }
 
   // One step; what must not be read holds what would show.
   void run(const Gradients& gradients, std::span<const std::uint8_t> present, unsigned flags) {
     std::ranges::fill(moved_, 0);
+    noted_ = moved_;
     flags_seen_ = 0;
     for (std::size_t i = 0; i < exchange_.subtrees().size(); ++i) {
       const auto sum = serial_sum(exchange_.subtrees()[i], gradients.values, present);
@@ -66,11 +72,21 @@ class AllReduce {
         std::ranges::fill(exchange_.partial(i), 1e30F);
       }
     }
-    exchange_.begin(present, flags);
+    holds_ = !holds_;
+    released_ = false;
+    exchange_.begin(present, flags,
+                    holds_ ? ParameterExchange::Sums::hold : ParameterExchange::Sums::move);
     // As backward does: a piece after the other, from the end.
     const std::size_t elements = moved_.size();
     for (std::size_t quarter = 4; quarter-- > 0;) exchange_.final_from(elements / 4 * quarter);
     raised_ = exchange_.raised();
+    if (holds_) {
+      exchange_.wait_for_sums();
+      noted_in_time_ = noted_;
+      world().barrier();  // nobody calls MPI but this
+      released_ = true;
+      exchange_.release();
+    }
     exchange_.wait_for(elements / 2);
     exchange_.finish();
   }
@@ -87,6 +103,10 @@ class AllReduce {
                 owned.begin() + static_cast<std::ptrdiff_t>(shard.end), 1.0F);
     }
     ASSERT_TRUE(std::ranges::equal(owned, moved_)) << "each owned element moves once, no other";
+    ASSERT_FALSE(moved_too_early_);
+    if (holds_) {
+      ASSERT_TRUE(std::ranges::equal(owned, noted_in_time_)) << "and is noted once, before";
+    }
     if (!exchange_.owned().empty()) {
       ASSERT_EQ(flags_seen_, raised);
     }
@@ -98,6 +118,10 @@ class AllReduce {
   std::size_t leaves_;
   ParameterExchange exchange_;
   std::vector<int> moved_;
+  std::vector<int> noted_, noted_in_time_;
+  bool holds_ = true;  // every other step, from the second on
+  std::atomic<bool> released_{false};
+  std::atomic<bool> moved_too_early_{false};
   unsigned flags_seen_ = 0;
   unsigned raised_ = 0;
 };

@@ -61,9 +61,13 @@ bool BucketExchange::step_forward() {
       return gather();
     case Stage::reducing:
       return reduce();
-    case Stage::moving:
+    case Stage::summing:
       if (!state_.flags_known) return false;
-      move();
+      sum();
+      return true;
+    case Stage::holding:
+      if (!state_.released) return false;
+      move_held();
       return true;
     case Stage::spreading:
       return spread();
@@ -82,7 +86,7 @@ bool BucketExchange::gather() {
     if (segment.summed(plan_.index).load(std::memory_order_acquire) < state_.step) return false;
   }
   if (state_.hierarchy.groups == 1) {
-    stage_ = Stage::moving;
+    stage_ = Stage::summing;
     return true;
   }
   if (!take_slot()) return false;
@@ -280,7 +284,7 @@ bool BucketExchange::reduce() {
       return true;
     }
   }
-  stage_ = Stage::moving;
+  stage_ = Stage::summing;
   return true;
 }
 
@@ -295,7 +299,7 @@ const float* BucketExchange::whole_sum(std::size_t begin, std::size_t count, flo
   return state_.tree.at({0, state_.leaves}, offset, count, out);
 }
 
-void BucketExchange::move() {
+void BucketExchange::sum() {
   const Hierarchy& h = state_.hierarchy;
   if (h.groups == 1) {
     set_tree_inputs();
@@ -318,9 +322,32 @@ void BucketExchange::move() {
   for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
     const float* sum = whole_sum(begin, count, buffer.data());
     if (sum == nullptr) sum = std::fill_n(buffer.data(), count, 0.0F) - count;
-    state_.move(begin, {sum, count});
+    if (!state_.holds) {
+      state_.move(begin, {sum, count});
+      return;
+    }
+    if (sum != held(begin)) std::copy_n(sum, count, held(begin));
+    state_.note(begin, {held(begin), count});
   });
   release_slot();
+  if (state_.holds) {
+    stage_ = Stage::holding;
+  } else {
+    start_spreading();
+  }
+}
+
+// Other members read this rank's partial sums, but none its shard of them.
+float* BucketExchange::held(std::size_t begin) {
+  if (!plan_.replicated) return state_.own_segment().partial(0) + begin;
+  if (held_whole_.size() == 0) held_whole_ = AlignedFloats(plan_.bucket.size());
+  return held_whole_.data() + (begin - plan_.bucket.begin);
+}
+
+void BucketExchange::move_held() {
+  for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
+    state_.move(begin, {held(begin), count});
+  });
   start_spreading();
 }
 
@@ -396,8 +423,10 @@ std::string BucketExchange::stage_name() const {
       return "waiting for the gradients of this node";
     case Stage::reducing:
       return "reduce-scatter";
-    case Stage::moving:
+    case Stage::summing:
       return "waiting for flags";
+    case Stage::holding:
+      return "waiting for the gradient's norm";
     case Stage::spreading:
       return "all-gather";
     case Stage::copying:

@@ -6,7 +6,9 @@
 //               sums it over the group's subtrees, which it reads from the members' memory
 //   reducing    groups exchange the slice's sums, member m with member m: each group's rank gets a
 //               shard of the slice, with all sums that belong to it
-//   moving      the tree is finished over the shard, chunk by chunk, and its parameters move
+//   summing     the tree is finished over the shard, chunk by chunk, and its parameters move, unless the
+//               step holds its sums
+//   holding     then until they may be used
 //   spreading   groups exchange the moved shards
 //   copying     members copy one another's slices
 // Between groups, with G of them, S subtrees a group (1 if G is a power of two) and B bytes a slice:
@@ -43,6 +45,8 @@ class BucketExchange {
 
   bool done() const { return stage_ == Stage::done; }
   // Before the sums of this group are there.
+  // Whether this rank's sums are there, where they are held, or have been used.
+  bool is_summed() const { return stage_ >= Stage::holding; }
   bool waits_for_gradients() const {
     return stage_ == Stage::filling || stage_ == Stage::gathering;
   }
@@ -59,7 +63,7 @@ class BucketExchange {
   std::string missing() const;
 
  private:
-  enum class Stage { filling, gathering, reducing, moving, spreading, copying, done };
+  enum class Stage { filling, gathering, reducing, summing, holding, spreading, copying, done };
 
   bool step_forward();
   bool gather();
@@ -75,7 +79,9 @@ class BucketExchange {
   void add_round();
   void receive_pieces();
   void send_pieces();
-  void move();
+  void sum();
+  void move_held();
+  float* held(std::size_t begin);
   const float* whole_sum(std::size_t begin, std::size_t count, float* out);
   void set_tree_inputs();
   void start_spreading();
@@ -102,6 +108,7 @@ class BucketExchange {
   std::size_t round_ = 0;
   Requests requests_;
   Slot* slot_ = nullptr;
+  AlignedFloats held_whole_;  // where every rank sums all of the bucket, which others still read
 };
 
 }  // namespace lockstep::comm::detail

@@ -45,6 +45,10 @@ struct ExchangeState {
   std::uint64_t step = 0;
   std::vector<std::uint8_t> leaf_present;
   MoveParameters move;
+  // Of a step that holds its sums: told of each chunk's, and whether they may be used.
+  bool holds = false;
+  MoveParameters note;
+  bool released = false;
   // No gradient before this element is final yet. Written by the rank's own thread.
   std::atomic<std::size_t> final_from{0};
   bool flags_known = false;
