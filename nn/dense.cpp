@@ -67,8 +67,9 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
 
 template <class T>
 std::size_t Dense<T>::scratch_size(std::size_t rows) const {
-  return std::max(weight_gradient_scratch<T>(rows, this->inputs(), this->outputs()),
-                  multiply_scratch<T>(rows, this->inputs(), this->outputs()));
+  return std::max({weight_gradient_scratch<T>(rows, this->inputs(), this->outputs()),
+                   multiply_scratch<T>(rows, this->inputs(), this->outputs()),
+                   multiply_scratch<T>(rows, this->outputs(), this->inputs())});
 }
 
 template <class T>
@@ -94,9 +95,9 @@ void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<c
     product.b_transposed = true;
     product.precision = options_.precision;
     product.c = d_x;
-    multiply(product);
+    multiply(product, scratch);
   }
-  weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch);
+  weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch, options_.precision);
   if (options_.bias) {
     for (const SubtreeGradient<T>& subtree : subtrees) {
       T* d_bias = subtree.gradient.data() + bias_offset_;
