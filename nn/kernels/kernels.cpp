@@ -10,8 +10,8 @@
 #if defined(__x86_64__)
 #define HWY_DISABLED_TARGETS ~(HWY_AVX2 | HWY_AVX3)
 #else
-// One NEON for all: what newer processors add (AES) is of no use here, and their instructions for
-// bfloat16 add two terms in another order.
+// One NEON for all: what newer processors add is of no use here (AES), or rounds in another way
+// (bfloat16).
 #define HWY_DISABLED_TARGETS ~HWY_NEON
 #endif
 
