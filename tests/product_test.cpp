@@ -6,7 +6,9 @@
 #include <tbb/global_control.h>
 #include <tbb/task_arena.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "instruction_sets.hpp"
@@ -272,6 +274,41 @@ TYPED_TEST(ProductTest, WeightGradientOfBfloat16FactorsIsTheLeafTreeBitByBit) {
       });
     }
   }
+}
+
+// Once b is b as it was rounded, whichever way it went into the product.
+TEST(Product, RoundsEveryNumberAsTheKernelForItDoes) {
+  constexpr std::size_t kRows = 2 * kFewRows, kDepth = 1;
+  std::vector<float> values = {std::numeric_limits<float>::infinity(),
+                               -std::numeric_limits<float>::infinity(),
+                               std::numeric_limits<float>::quiet_NaN(), 0x1p-55f, 0x1.fffffep-56f};
+  for (std::uint64_t bits = 0; bits < 0xFFFFFFFFu; bits += 0x0000C35Du) {
+    values.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
+  }
+  for (std::uint64_t bits = 0; bits < 0xFFFFFFFFu; bits += 0x00008000u) {  // ties
+    values.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
+  }
+  const std::size_t count = values.size();
+  Matrix<float> b(1, count), rounded(1, count), ones(kRows, kDepth);
+  std::ranges::copy(values, b.view().row(0));
+  std::ranges::copy(values, rounded.view().row(0));
+  kernels<float>().round_to_bfloat16(rounded.view());
+  for (std::size_t i = 0; i < kRows; ++i) *ones.view().row(i) = 1;
+  with_each_instruction_set([&] {
+    for (const bool transposed : {false, true}) {
+      Matrix<float> c(kRows, count);
+      AlignedBuffer<float> scratch(multiply_scratch<float>(kRows, kDepth, count));
+      multiply<float>({std::as_const(ones).view(), b.view().data, transposed ? kDepth : count,
+                       transposed, c.view(), nullptr, Activation::none, 0.0f, Precision::bfloat16},
+                      scratch.span());
+      for (std::size_t j = 0; j < count; ++j) {
+        const float expected = rounded.view().row(0)[j];
+        const float found = c.view().row(kRows - 1)[j];
+        ASSERT_TRUE(found == expected || (std::isnan(found) && std::isnan(expected)))
+            << values[j] << " became " << found << " instead of " << expected;
+      }
+    }
+  });
 }
 
 TYPED_TEST(ProductTest, RoundsItsSecondFactorToBfloat16) {
