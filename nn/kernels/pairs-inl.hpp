@@ -60,7 +60,7 @@ struct PairRounded {
   }
 };
 
-// The same for factors that are to be rounded: as RoundToBfloat16 does, in a third of the time.
+// The same for factors that are to be rounded: as RoundToBfloat16 does, by a third of its instructions.
 struct RoundAndPair {
   template <class V>
   HWY_INLINE V beside(V first, V second) const {
