@@ -118,9 +118,10 @@ Workspace<T>::Workspace(const Network<T>& network, std::size_t rows, bool traini
     widest = std::max(widest, padded_stride(layer->outputs()));
     scratch = std::max(scratch, layer->scratch_size(rows));
   }
+  // Without training, forward has a use for it under bfloat16 alone.
+  if (training || network.precision() == Precision::bfloat16) scratch_ = AlignedBuffer<T>(scratch);
   if (!training) return;
   for (auto& buffer : d_outputs_) buffer = AlignedBuffer<T>(rows * widest);
-  scratch_ = AlignedBuffer<T>(scratch);
 }
 
 template <class T>

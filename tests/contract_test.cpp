@@ -203,8 +203,7 @@ TEST_F(ContractTest, Bfloat16IsTheSameForRanksAndThreadsAndHasBitsOfItsOwn) {
 }
 
 TEST_F(InstructionSetTest, RanksOfOneRunMayUseDifferentInstructionSets) {
-  prepare(kMinibatch);
-  ASSERT_EQ(train("alone", 1, 1).exit_code, 0);
+  prepare(kMinibatch, kEveryActivation);
   std::string sets;
   for (const std::string& name : names_) sets += " " + name;
   write("mixed.sh",
@@ -212,12 +211,18 @@ TEST_F(InstructionSetTest, RanksOfOneRunMayUseDifferentInstructionSets) {
             ")\n"
             "export LOCKSTEP_INSTRUCTION_SET=${sets[OMPI_COMM_WORLD_RANK % ${#sets[@]}]}\n"
             "exec \"$@\"\n");
-  const auto ending = test::run(
-      std::string(MPIEXEC) + " --oversubscribe --bind-to none -np 3 bash " + path("mixed.sh") +
-      " " + LOCKSTEP_PROGRAM + " train " + path("run.toml") + " --out " + path("mixed"));
-  ASSERT_EQ(ending.exit_code, 0) << ending.output;
-  EXPECT_EQ(result("mixed"), result("alone"));
-  EXPECT_EQ(metrics("mixed"), metrics("alone"));
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    const std::string alone = "alone-" + precision, mixed = "mixed-" + precision;
+    const std::string set = "--set training.precision=" + precision;
+    ASSERT_EQ(train(alone, 1, 1, set).exit_code, 0);
+    const auto ending =
+        test::run(std::string(MPIEXEC) + " --oversubscribe --bind-to none -np 3 bash " +
+                  path("mixed.sh") + " " + LOCKSTEP_PROGRAM + " train " + path("run.toml") +
+                  " --out " + path(mixed) + " " + set);
+    ASSERT_EQ(ending.exit_code, 0) << ending.output;
+    EXPECT_EQ(result(mixed), result(alone));
+    EXPECT_EQ(metrics(mixed), metrics(alone));
+  }
 }
 
 TEST_F(ContractTest, AnInterruptedRunIsTheSameAsOneThatWasNot) {

@@ -283,8 +283,11 @@ class TrainRun {
     say(fmt::format("model   {}; {}; {} parameters", fmt::join(layers, "; "), config_.model.loss,
                     datasets::with_commas(training.network().layout().count())));
     if (training.network().precision() == nn::Precision::bfloat16) {
-      say("train   bfloat16 by rounding: its factors are multiplied in float32 registers, so that "
-          "it runs no faster than float32");
+      say(nn::kernels<float>().pairs != nullptr
+              ? "train   bfloat16 factors, multiplied in pairs by this processor's instruction for "
+                "them"
+              : "train   bfloat16 by rounding: this processor's factors are multiplied in float32 "
+                "registers, so that it runs no faster than float32");
     }
     say(fmt::format("train   {}, learning rate {}, {} samples a step, {} leaves, seed {}",
                     config_.optimizer.name, config_.optimizer.learning_rate,
