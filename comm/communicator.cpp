@@ -57,6 +57,7 @@ Communicator Communicator::duplicate() {
       detail::make_state(state_->session, detail::duplicate(*state_->session, state_->comm));
   copy->local_rank = state_->local_rank;
   copy->local_size = state_->local_size;
+  copy->node_of = state_->node_of;
   return Communicator(std::move(copy));
 }
 

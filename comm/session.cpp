@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdio>
@@ -69,6 +70,48 @@ void start_lightly_if_alone() {
   setenv("OMPI_MCA_pml", "^cm", 0);
 }
 
+// The ranks that share this process's memory: their number, its place among them, and the lowest of
+// them among all.
+struct Node {
+  std::size_t size;
+  std::size_t rank;
+  int leader;
+};
+
+Node node_of_this_process() {
+  MPI_Comm node = MPI_COMM_NULL;
+  int world_rank = 0;
+  int rank = 0;
+  int size = 0;
+  check(MPI_Comm_rank(MPI_COMM_WORLD, &world_rank), "asking for the rank");
+  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world_rank, MPI_INFO_NULL, &node),
+        "finding the ranks of this node");
+  check(MPI_Comm_rank(node, &rank), "asking for the rank on this node");
+  check(MPI_Comm_size(node, &size), "asking for the number of ranks on this node");
+  int leader = world_rank;
+  check(MPI_Bcast(&leader, 1, MPI_INT, 0, node), "asking for the first rank of this node");
+  check(MPI_Comm_free(&node), "freeing a communicator");
+  return {static_cast<std::size_t>(size), static_cast<std::size_t>(rank), leader};
+}
+
+// All ranks, node after node, so that those of one node are neighbours, however the launcher dealt them
+// out: neighbours are what the leaf tree sums first. Collective.
+MPI_Comm node_by_node(detail::SessionState& session, const Node& node) {
+  int rank = 0;
+  int size = 0;
+  check(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "asking for the rank");
+  check(MPI_Comm_size(MPI_COMM_WORLD, &size), "asking for the number of ranks");
+  std::vector<int> leaders(static_cast<std::size_t>(size));
+  check(MPI_Allgather(&node.leader, 1, MPI_INT, leaders.data(), 1, MPI_INT, MPI_COMM_WORLD),
+        "asking who shares a node");
+  if (std::is_sorted(leaders.begin(), leaders.end())) {
+    return detail::duplicate(session, MPI_COMM_WORLD);
+  }
+  MPI_Comm ordered = MPI_COMM_NULL;
+  check(MPI_Comm_split(MPI_COMM_WORLD, 0, node.leader, &ordered), "ordering the ranks by node");
+  return ordered;
+}
+
 constexpr unsigned start_limit = 300;  // seconds; before any configuration can say otherwise
 constexpr unsigned end_limit = 60;
 
@@ -96,23 +139,22 @@ Session::Session(int& argc, char**& argv) : state_(std::make_unique<State>()) {
 
   auto shared = std::make_shared<detail::SessionState>();
   state_->shared = shared;
-  auto world = detail::make_state(shared, detail::duplicate(*shared, MPI_COMM_WORLD));
-
-  MPI_Comm node = MPI_COMM_NULL;
-  check(MPI_Comm_split_type(world->comm, MPI_COMM_TYPE_SHARED, detail::to_int(world->rank),
-                            MPI_INFO_NULL, &node),
-        "finding the ranks of this node");
-  int local_rank = 0;
-  int local_size = 0;
-  check(MPI_Comm_rank(node, &local_rank), "asking for the rank on this node");
-  check(MPI_Comm_size(node, &local_size), "asking for the number of ranks on this node");
-  check(MPI_Comm_free(&node), "freeing a communicator");
-  world->local_rank = static_cast<std::size_t>(local_rank);
-  world->local_size = static_cast<std::size_t>(local_size);
+  const Node node = node_of_this_process();
+  auto world = detail::make_state(shared, node_by_node(*shared, node));
+  std::vector<std::size_t>& node_of = world->node_of;
+  const auto leader = static_cast<std::size_t>(node.leader);
+  node_of.resize(world->size);
+  check(MPI_Allgather(&leader, sizeof leader, MPI_BYTE, node_of.data(), sizeof leader, MPI_BYTE,
+                      world->comm),
+        "asking who shares a node");
+  world->local_rank = node.rank;
+  world->local_size = node.size;
 
   shared->alarm = detail::make_state(shared, detail::duplicate(*shared, world->comm));
   shared->alarm_taken.resize(world->size);
   shared->alarm_sends.reserve(world->size);
+  shared->status_sends.reserve(1);
+  shared->status_receives.reserve(world->size);
   state_->world.emplace(std::move(world));
 }
 

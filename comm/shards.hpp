@@ -1,9 +1,13 @@
-// How a flat range of floats is shared out among ranks: one contiguous shard each.
+// How a flat range of floats is cut: into buckets, which are communicated as one message, and each
+// bucket into shards, one for each rank, which finishes the sum there and keeps the optimizer's
+// moments for it.
 //
-// Plain functions of their arguments; thread-safe; local; no MPI.
+// Every cut but the end of the whole is a multiple of `chunk` floats. Plain functions of their
+// arguments; thread-safe; local; no MPI.
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 namespace lockstep::comm {
 
@@ -15,12 +19,23 @@ struct Shard {
   bool operator==(const Shard&) const = default;
 };
 
-// A shard starts at a multiple of this many floats, which is 64 bytes: no two shards share a cache
-// line or one vector of 16 lanes.
-inline constexpr std::size_t shard_alignment = 16;
+// Floats that are summed at a time, and no two ranks share: 4 KiB, a page of memory, so that the
+// moments of the shards of other ranks take none.
+inline constexpr std::size_t chunk = 1024;
 
-// The shard of `rank` among `ranks`: disjoint, in rank order, covering [0, elements), of sizes that
-// differ by less than 2*shard_alignment; some are empty when elements are few.
-Shard shard_of(std::size_t rank, std::size_t ranks, std::size_t elements);
+// The shard of `rank` among `ranks` of `whole`, which starts at a multiple of `chunk`: disjoint, in
+// rank order, covering it, of sizes that differ by less than 2 chunks; some are empty when chunks
+// are few.
+Shard shard_of(std::size_t rank, std::size_t ranks, Shard whole);
+
+struct BucketSizes {
+  // Bytes; rounded up to whole chunks, at most 2^30. The first bucket is the one that backward
+  // fills first: a small one, so that the ranks begin to talk early.
+  std::size_t first = std::size_t{1} << 20;
+  std::size_t others = std::size_t{8} << 20;
+};
+
+// [0, elements) in the order in which backward fills it: from the end to the beginning.
+std::vector<Shard> buckets_of(std::size_t elements, const BucketSizes& sizes);
 
 }  // namespace lockstep::comm

@@ -9,26 +9,22 @@
 namespace lockstep::comm {
 namespace {
 
-// Elements summed through the whole tree at a time. What the inner nodes hold stays in the
-// first-level cache, so each input is read from memory once and the total written once.
-constexpr std::size_t block = 1024;
-
-// Two forms, so that the compiler may take the pointers to be distinct in each.
+// This and add_to(), so that the compiler may take the pointers to be distinct in each.
 void add(float* __restrict__ out, const float* __restrict__ left, const float* __restrict__ right,
          std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
 }
 
+}  // namespace
+
 void add_to(float* __restrict__ left, const float* __restrict__ right, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) left[i] += right[i];
 }
 
-}  // namespace
-
 TreeSum::TreeSum(std::size_t leaves)
     : leaves_(leaves),
       inputs_(leaves),
-      scratch_(static_cast<std::size_t>(std::bit_width(leaves)) * block) {
+      scratch_(static_cast<std::size_t>(std::bit_width(leaves)) * chunk) {
   if (!std::has_single_bit(leaves)) {
     throw std::invalid_argument("the number of leaves must be a power of two, not " +
                                 std::to_string(leaves));
@@ -41,32 +37,23 @@ void TreeSum::set(Subtree subtree, const float* values) {
   inputs_[subtree.first] = {subtree.size, values};
 }
 
-void TreeSum::finish(std::span<float> total) {
-  for (std::size_t offset = 0; offset < total.size(); offset += block) {
-    const std::size_t count = std::min(block, total.size() - offset);
-    float* out = total.data() + offset;
-    const float* sum = sum_block({0, leaves_}, 0, offset, count, out);
-    if (sum == nullptr) {
-      std::fill_n(out, count, 0.0F);
-    } else if (sum != out) {
-      std::copy_n(sum, count, out);
-    }
-  }
+const float* TreeSum::at(Subtree node, std::size_t offset, std::size_t count, float* out) {
+  assert(count <= chunk);
+  return sum(node, 0, offset, count, out);
 }
 
-// Where the sum of elements offset..offset+count-1 at `node` stands: in an input, in `out`, or null
-// if the node is absent. A right child works in the scratch of its parent's depth, unless the left
-// one is absent and leaves `out` to it.
-const float* TreeSum::sum_block(Subtree node, std::size_t depth, std::size_t offset,
-                                std::size_t count, float* out) {
+// A right child works in the scratch of its parent's depth, unless the left one is absent and leaves
+// `out` to it.
+const float* TreeSum::sum(Subtree node, std::size_t depth, std::size_t offset, std::size_t count,
+                          float* out) {
   const Input& input = inputs_[node.first];
   if (input.size == node.size) return input.values == nullptr ? nullptr : input.values + offset;
   assert(node.size > 1 && "the inputs must cover every leaf");
 
   const std::size_t half = node.size / 2;
-  const float* left = sum_block({node.first, half}, depth + 1, offset, count, out);
-  float* right_out = left == nullptr ? out : scratch_.data() + depth * block;
-  const float* right = sum_block({node.first + half, half}, depth + 1, offset, count, right_out);
+  const float* left = sum({node.first, half}, depth + 1, offset, count, out);
+  float* right_out = left == nullptr ? out : scratch_.data() + depth * chunk;
+  const float* right = sum({node.first + half, half}, depth + 1, offset, count, right_out);
   if (left == nullptr) return right;
   if (right == nullptr) return left;
   if (left == out) {

@@ -29,11 +29,13 @@ constexpr std::size_t padded_stride(std::size_t cols) {
   return (groups | 1) * kLanes;
 }
 
-// `bytes` of zeros, aligned to kAlignment; large ones in huge pages where the system has them, since
-// a panel of a wide matrix has each of its rows on a page of its own. Null for 0 bytes. Throws
-// std::bad_alloc.
-void* allocate_aligned(std::size_t bytes);
-void free_aligned(void* memory) noexcept;
+// How large memory is had. huge: in huge pages where the system has them, since a panel of a wide matrix
+// has each of its rows on a page of its own. small: pages that are never touched take no memory.
+enum class Pages { huge, small };
+
+// `bytes` of zeros, aligned to kAlignment. Null for 0 bytes. Throws std::bad_alloc.
+void* allocate_aligned(std::size_t bytes, Pages pages = Pages::huge);
+void free_aligned(void* memory, std::size_t bytes) noexcept;  // as many as were allocated
 
 // `size` elements, zero at first, aligned to kAlignment. kLanes elements beyond the last may be read,
 // for nothing: a row in the middle of a buffer is read in whole groups too. Move-only; moved-from is
@@ -44,28 +46,29 @@ class AlignedBuffer {
 
  public:
   AlignedBuffer() = default;
-  explicit AlignedBuffer(std::size_t size)
-      : data_(static_cast<T*>(allocate_aligned(size == 0 ? 0 : (size + kLanes) * sizeof(T)))),
-        size_(size) {}
+  explicit AlignedBuffer(std::size_t size, Pages pages = Pages::huge)
+      : data_(static_cast<T*>(allocate_aligned(bytes_for(size), pages))), size_(size) {}
+  ~AlignedBuffer() { free_aligned(data_, bytes_for(size_)); }
   AlignedBuffer(AlignedBuffer&& other) noexcept
-      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
-    data_ = std::move(other.data_);
-    size_ = std::exchange(other.size_, 0);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
     return *this;
   }
 
-  T* data() { return data_.get(); }
-  const T* data() const { return data_.get(); }
+  T* data() { return data_; }
+  const T* data() const { return data_; }
   std::size_t size() const { return size_; }
-  std::span<T> span() { return {data_.get(), size_}; }
-  std::span<const T> span() const { return {data_.get(), size_}; }
+  std::span<T> span() { return {data_, size_}; }
+  std::span<const T> span() const { return {data_, size_}; }
 
  private:
-  struct Free {
-    void operator()(T* p) const noexcept { free_aligned(p); }
-  };
-  std::unique_ptr<T[], Free> data_;
+  static std::size_t bytes_for(std::size_t size) {
+    return size == 0 ? 0 : (size + kLanes) * sizeof(T);
+  }
+
+  T* data_ = nullptr;
   std::size_t size_ = 0;
 };
 

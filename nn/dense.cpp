@@ -72,7 +72,7 @@ std::size_t Dense<T>::scratch_size(std::size_t rows) const {
 }
 
 template <class T>
-void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<const T> x,
+void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                         MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
                         std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const {
   const Kernels<T>& kernel = kernels<T>();
@@ -96,7 +96,6 @@ void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<c
     product.c = d_x;
     multiply(product);
   }
-  weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch);
   if (options_.bias) {
     for (const SubtreeGradient<T>& subtree : subtrees) {
       T* d_bias = subtree.gradient.data() + bias_offset_;
@@ -107,6 +106,8 @@ void Dense<T>::backward(const Pass&, std::span<const T> parameters, MatrixView<c
       }
     }
   }
+  // Last: from the end of the weights to their beginning, and on the way others may take what is done.
+  weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch, pass.flow);
 }
 
 template class Dense<float>;

@@ -18,11 +18,28 @@ template <class T>
 struct Update;  // nn/kernels/kernels.hpp
 
 // What the random numbers of a pass depend on, beside the layer and the unit.
+class ParameterFlow;
+
 struct Pass {
-  bool training = false;         // else evaluation: dropout passes everything on
-  std::uint64_t seed = 0;        // of the run
-  std::uint64_t step = 0;        // of the update
-  std::size_t first_sample = 0;  // place in the batch of row 0
+  bool training = false;          // else evaluation: dropout passes everything on
+  std::uint64_t seed = 0;         // of the run
+  std::uint64_t step = 0;         // of the update
+  std::size_t first_sample = 0;   // place in the batch of row 0
+  ParameterFlow* flow = nullptr;  // null: nobody else touches the flat buffers meanwhile
+};
+
+// Where a pass meets whoever moves the parameters while it goes on, as other ranks do. Called by the
+// thread that runs the pass, between its pieces of work. Offsets are elements of the flat buffers.
+class ParameterFlow {
+ public:
+  virtual ~ParameterFlow() = default;
+
+  // Before the parameters before `end` are read; returns when they are those of this step.
+  virtual void before_reading(std::size_t end) = 0;
+
+  // The gradients of all subtrees are final from `begin` on, and this pass reads no parameters there any
+  // more. Calls come with descending offsets.
+  virtual void final_from(std::size_t begin) = 0;
 };
 
 // The gradient over one subtree of leaves that this rank sums by itself. Leaf l of the subtree

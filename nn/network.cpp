@@ -62,6 +62,7 @@ Network<T>::Network(std::size_t inputs, std::span<const LayerDescription> layers
         break;
     }
     outputs_ = layers_.back()->outputs();
+    parameters_end_.push_back(layout_.buffer_size());
     if (layout_.count() == 0) first_trained_ = layers_.size();
   }
   if (layout_.count() == 0) {
@@ -80,6 +81,7 @@ MatrixView<const T> Network<T>::forward(const Pass& pass, std::span<const T> par
   MatrixView<T> x = workspace.input().top(rows);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const MatrixView<T> y = workspace.output(i).top(rows);
+    if (pass.flow != nullptr) pass.flow->before_reading(parameters_end_[i]);
     if (precision_ == Precision::bfloat16 && layers_[i]->multiplies()) round_rows(x);
     layers_[i]->forward(pass, parameters, x, y, workspace.scratch());
     x = y;
@@ -97,6 +99,7 @@ void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::
         i == first_trained_ ? MatrixView<T>{} : workspace.d_output(i - 1).top(rows);
     layers_[i]->backward(pass, parameters, x, workspace.output(i).top(rows),
                          workspace.d_output(i).top(rows), d_x, subtrees, workspace.scratch());
+    if (pass.flow != nullptr) pass.flow->final_from(i == 0 ? 0 : parameters_end_[i - 1]);
   }
 }
 

@@ -49,6 +49,9 @@ class Network {
   // parameters = initial values, a function of the seed alone.
   void initialize(std::uint64_t seed, std::span<T> parameters) const;
 
+  // Where pass.flow is set, forward() asks it for each layer's parameters, and backward() tells it how
+  // far the gradient is; at the end that is all of it.
+
   // The outputs for the first `rows` rows of workspace.input(), which under bfloat16 are rounded; a
   // view into the workspace.
   MatrixView<const T> forward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
@@ -69,6 +72,8 @@ class Network {
   Precision precision_;
   ParameterLayout layout_;
   std::vector<std::unique_ptr<Layer<T>>> layers_;
+  std::vector<std::size_t>
+      parameters_end_;             // by layer: where its parameters end, the next ones begin
   std::size_t first_trained_ = 0;  // no layer before it has parameters: backward ends there
 };
 

@@ -7,7 +7,7 @@
 namespace lockstep::nn {
 namespace {
 
-constexpr std::size_t kChunk = 8192;  // elements; part of the order of sums, so of the contract
+constexpr std::size_t kPart = 8 * 1024;  // elements of the work that one thread takes at a time
 
 // base^exponent by squaring: IEEE products alone, where pow() is the C library's own.
 double power(double base, std::uint64_t exponent) {
@@ -43,19 +43,17 @@ MomentNames moment_names(UpdateRule rule) {
 }  // namespace
 
 template <class T>
-Optimizer<T>::Optimizer(const ParameterLayout& layout, const OptimizerOptions& options)
-    : options_(options) {
+Optimizer<T>::Optimizer(const ParameterLayout& layout, const OptimizerOptions& options, bool sparse)
+    : options_(options), chunk_squares_(parts_of(layout.buffer_size(), kNormChunk)) {
   for (const ParameterTensor& tensor : layout.tensors()) {
-    const std::size_t padded = round_up(tensor.size, kLanes);
-    for (std::size_t at = 0; at < padded; at += kChunk) {
-      chunks_.push_back({tensor.offset + at, std::min(kChunk, padded - at), tensor.is_bias});
-    }
+    tensors_.push_back(
+        {tensor.offset, tensor.offset + round_up(tensor.size, kLanes), tensor.is_bias});
   }
-  chunk_squares_.resize(chunks_.size());
+  const Pages pages = sparse ? Pages::small : Pages::huge;
   const MomentNames names = moment_names(options.rule);
   const auto keep = [&](const char* name) -> T* {
     if (name == nullptr) return nullptr;
-    moments_.push_back({name, AlignedBuffer<T>(layout.buffer_size())});
+    moments_.push_back({name, AlignedBuffer<T>(layout.buffer_size(), pages)});
     return moments_.back().values.data();
   };
   first_moment_ = keep(names.first);
@@ -106,31 +104,55 @@ Update<T> Optimizer<T>::rule_at(std::uint64_t step, std::size_t samples,
 }
 
 template <class T>
+void Optimizer<T>::update(const Update<T>& rule, std::size_t begin,
+                          std::span<const T> gradient) const {
+  const Kernels<T>& kernel = kernels<T>();
+  const std::size_t end = begin + gradient.size();
+  auto tensor = std::ranges::upper_bound(tensors_, begin, {}, &Extent::end);
+  for (std::size_t at = begin; at < end; ++tensor) {
+    const std::size_t stop = std::min(end, tensor->end);
+    kernel.update(rule.at(at, tensor->is_bias), gradient.data() + (at - begin), stop - at);
+    at = stop;
+  }
+}
+
+template <class T>
 void Optimizer<T>::update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
                           std::span<const T> gradient) {
-  const Kernels<T>& kernel = kernels<T>();
   const Update<T> rule = rule_at(step, samples, parameters);
   const double operations = 20.0 * static_cast<double>(gradient.size());
-  for_each_part(chunks_.size(), operations, [&](std::size_t i) {
-    const Chunk& chunk = chunks_[i];
-    kernel.update(rule.at(chunk.offset, chunk.is_bias), gradient.data() + chunk.offset,
-                  chunk.count);
+  for_each_part(parts_of(gradient.size(), kPart), operations, [&](std::size_t part) {
+    const std::size_t begin = part * kPart;
+    update(rule, begin, gradient.subspan(begin, std::min(kPart, gradient.size() - begin)));
   });
 }
 
 template <class T>
-double Optimizer<T>::mean_gradient_squares(std::size_t samples, std::span<const T> gradient) {
-  const Kernels<T>& kernel = kernels<T>();
+void Optimizer<T>::note_squares(std::size_t samples, std::size_t begin,
+                                std::span<const T> gradient) {
   const T per_sample = static_cast<T>(1 / static_cast<double>(samples));
-  const double operations = 4.0 * static_cast<double>(gradient.size());
-  for_each_part(chunks_.size(), operations, [&](std::size_t i) {
-    const Chunk& chunk = chunks_[i];
-    chunk_squares_[i] =
-        kernel.sum_of_squares(gradient.data() + chunk.offset, chunk.count, per_sample);
-  });
+  for (std::size_t at = 0; at < gradient.size(); at += kNormChunk) {
+    const std::size_t count = std::min(kNormChunk, gradient.size() - at);
+    chunk_squares_[(begin + at) / kNormChunk] =
+        kernels<T>().sum_of_squares(gradient.data() + at, count, per_sample);
+  }
+}
+
+template <class T>
+double Optimizer<T>::sum_of_squares() const {
   double squares = 0;
   for (const double s : chunk_squares_) squares += s;
   return squares;
+}
+
+template <class T>
+double Optimizer<T>::mean_gradient_squares(std::size_t samples, std::span<const T> gradient) {
+  const double operations = 4.0 * static_cast<double>(gradient.size());
+  for_each_part(parts_of(gradient.size(), kPart), operations, [&](std::size_t part) {
+    const std::size_t begin = part * kPart;
+    note_squares(samples, begin, gradient.subspan(begin, std::min(kPart, gradient.size() - begin)));
+  });
+  return sum_of_squares();
 }
 
 template class Optimizer<float>;

@@ -71,33 +71,47 @@ struct Moment {
 template <class T>
 class Optimizer {
  public:
-  Optimizer(const ParameterLayout& layout, const OptimizerOptions& options);
+  // With `sparse` moments take memory only where they were used: for whoever moves a share alone.
+  Optimizer(const ParameterLayout& layout, const OptimizerOptions& options, bool sparse = false);
 
   // How update number `step` (from 1) moves the parameters, given the gradient's sum over `samples`
   // samples, which is divided by their number there and nowhere else. A view of the parameters and
   // the moments: for whoever has the gradient piece by piece.
   Update<T> rule_at(std::uint64_t step, std::size_t samples, std::span<T> parameters) const;
 
+  // Moves the elements from `begin` on by their gradient, a multiple of kLanes each. From any thread, as
+  // long as elements are distinct.
+  void update(const Update<T>& rule, std::size_t begin, std::span<const T> gradient) const;
+
   // The same for the whole gradient at once.
   void update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
               std::span<const T> gradient);
 
-  // The squared norm of the mean gradient, penalties left out: summed over fixed chunks, in their
-  // order.
+  // The squared norm of the mean gradient, penalties left out, is summed over chunks of kNormChunk
+  // elements of the flat buffer, in their order: note_squares() notes those from `begin`, a multiple of
+  // kNormChunk, on; where others have the rest, chunk_squares() is where it goes.
+  static constexpr std::size_t kNormChunk = 1024;
+  void note_squares(std::size_t samples, std::size_t begin, std::span<const T> gradient);
+  std::span<double> chunk_squares() { return chunk_squares_; }
+  double sum_of_squares() const;
+
+  // The same for the whole gradient at once.
   double mean_gradient_squares(std::size_t samples, std::span<const T> gradient);
 
   std::span<Moment<T>> moments() { return moments_; }
+  std::span<const Moment<T>> moments() const { return moments_; }
   const OptimizerOptions& options() const { return options_; }
 
  private:
-  struct Chunk {
-    std::size_t offset;
-    std::size_t count;
+  // Where tensors lie in the flat buffer, padding included.
+  struct Extent {
+    std::size_t begin;
+    std::size_t end;
     bool is_bias;
   };
 
   OptimizerOptions options_;
-  std::vector<Chunk> chunks_;
+  std::vector<Extent> tensors_;
   std::vector<double> chunk_squares_;
   std::vector<Moment<T>> moments_;
   T* first_moment_ = nullptr;  // into moments_; null where the rule keeps none

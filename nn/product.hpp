@@ -212,24 +212,29 @@ void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGra
   });
 }
 
+// Weight gradients of at least this many elements are told of as they come, so that what follows may
+// begin with them: 2 MiB.
+inline constexpr std::size_t kElementsWorthTelling = std::size_t{1} << 19;
+
 // A part has some rows of weights by some panels, and the next part the panels beside it: weights and
 // moments, which are read and written once, then come row after row, as memory gives them fastest.
 template <class T>
-void gradient_in_tiles(const WeightGradient<T>& job) {
+void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input,
+                       std::size_t end_input) {
   // Many samples make a panel of d_y too large for the first-level cache, so more tiles share it.
   constexpr std::size_t kManyRows = 512;
   constexpr std::size_t kPanelsPerPart = 4;
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   const std::size_t inputs_per_part = round_up(rows >= kManyRows ? 96 : 48, kernel.tile_inputs);
-  const std::size_t blocks = parts_of(job.inputs, inputs_per_part);
+  const std::size_t blocks = parts_of(end_input - first_input, inputs_per_part);
   const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
   const std::size_t groups = parts_of(panels, kPanelsPerPart);
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(job.outputs) *
-                            static_cast<double>(job.inputs);
+                            static_cast<double>(end_input - first_input);
   for_each_part(blocks * groups, operations, [&](std::size_t part) {
-    const std::size_t begin = part / groups * inputs_per_part;
-    const std::size_t end = std::min(job.inputs, begin + inputs_per_part);
+    const std::size_t begin = first_input + part / groups * inputs_per_part;
+    const std::size_t end = std::min(end_input, begin + inputs_per_part);
     const std::size_t panel = part % groups * kPanelsPerPart;
     for (std::size_t p = panel; p < std::min(panels, panel + kPanelsPerPart); ++p) {
       kernel.weight_gradient(job, begin, end, p);
@@ -237,14 +242,31 @@ void gradient_in_tiles(const WeightGradient<T>& job) {
   });
 }
 
+// The same for all inputs; where somebody waits for it, in pieces from the last input to the first.
+template <class T>
+void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset, ParameterFlow* flow) {
+  std::size_t end = job.inputs;
+  if (flow != nullptr) {
+    const std::size_t tile = kernels<T>().tile_inputs;
+    const std::size_t inputs = round_up(parts_of(kElementsWorthTelling, job.outputs), 8 * tile);
+    for (; end > inputs; flow->final_from(offset + end * job.outputs)) {
+      const std::size_t begin = (end - 1) / inputs * inputs;
+      gradient_in_tiles(job, begin, end);
+      end = begin;
+    }
+  }
+  gradient_in_tiles(job, 0, end);
+}
+
 }  // namespace detail
 
 // For each subtree, the slice of its gradient at `offset`, inputs × outputs, = sum over its leaves'
-// samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it.
+// samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it. A
+// flow, if any, is told of pieces on the way, but not of the last one.
 template <class T>
 void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                       std::span<const SubtreeGradient<T>> subtrees, std::size_t offset,
-                      std::span<T> scratch) {
+                      std::span<T> scratch, ParameterFlow* flow = nullptr) {
   WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols};
   bool packed = false;
   for (const SubtreeGradient<T>& subtree : subtrees) {
@@ -265,7 +287,8 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
     }
     if (!packed) detail::pack_factors(x, d_y, scratch.data(), job);
     packed = true;
-    detail::gradient_in_tiles(job);
+    // A piece is final when the last subtree's is.
+    detail::gradient_in_pieces(job, offset, &subtree == &subtrees.back() ? flow : nullptr);
   }
 }
 

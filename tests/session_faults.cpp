@@ -15,17 +15,20 @@
 #include <vector>
 
 #include "comm/error.hpp"
+#include "comm/parameter_exchange.hpp"
+#include "comm/probe.hpp"
 #include "comm/session.hpp"
 #include "comm/together.hpp"
-#include "comm/tree_reduction.hpp"
 
 namespace {
 
 using lockstep::comm::CommError;
 using lockstep::comm::Communicator;
+using lockstep::comm::ParameterExchange;
+using lockstep::comm::RankPair;
 using lockstep::comm::RemoteError;
 using lockstep::comm::Session;
-using lockstep::comm::TreeReduction;
+using lockstep::comm::time_pairs;
 
 constexpr int comm_code = 4;
 constexpr int work_code = 3;
@@ -46,7 +49,8 @@ bool is_last(const Communicator& world) {
 }
 
 void sum_forever(Communicator& world, const std::string& how) {
-  TreeReduction reduction(world, 8, 3'000'000);
+  ParameterExchange exchange(world, 8, 3'000'000);
+  exchange.set_move([](std::size_t, std::span<const float>, unsigned) {});
   const std::vector<std::uint8_t> present(8, 1);
   for (int step = 0;; ++step) {
     if (step == 5 && is_last(world)) {
@@ -54,7 +58,9 @@ void sum_forever(Communicator& world, const std::string& how) {
       if (how == "sum_sleep") sleep(60);
       if (how == "sum_kill") raise(SIGKILL);
     }
-    reduction.sum(present, false);
+    exchange.begin(present, 0);
+    exchange.final_from(0);
+    exchange.finish();
   }
 }
 
@@ -72,6 +78,13 @@ void run(Communicator& world, const std::string& how) {
   if (how == "barrier_throw") {
     if (is_last(world)) throw std::runtime_error("bad input");
     world.barrier();
+  }
+  if (how == "probe_sleep" && world.size() > 1) {
+    const std::vector<RankPair> pairs{{0, world.size() - 1}};
+    // Long messages, so that MPI is left with their memory.
+    time_pairs(world, pairs, {.small_bytes = std::size_t{1} << 22}, [&](std::size_t) {
+      if (is_last(world)) sleep(60);
+    });
   }
   if (how.starts_with("sum_")) sum_forever(world, how);
 }

@@ -63,7 +63,7 @@ TEST(Session, OneErrorEndsAllWithOneMessageAndItsCode) {
 
 // The time limit is one second in session_faults; the absent rank would sleep for sixty.
 TEST(Session, ARankThatDoesNotAnswerIsNamedWithinTheTimeLimit) {
-  for (const char* const fault : {"barrier_sleep", "sum_sleep"}) {
+  for (const char* const fault : {"barrier_sleep", "sum_sleep", "probe_sleep"}) {
     for (const int ranks : {2, 4}) {
       const Ending ending = run(fault, ranks);
       EXPECT_EQ(ending.exit_code, 4) << fault << " on " << ranks << "\n" << ending.output;

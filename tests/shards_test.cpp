@@ -4,29 +4,49 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <stdexcept>
 
 namespace lockstep::comm {
 namespace {
 
 TEST(Shards, DisjointCoveringAlignedAndEven) {
-  for (std::size_t elements = 0; elements < 700; ++elements) {
+  for (std::size_t elements = 0; elements < 40 * chunk; elements += 123) {
     for (const std::size_t ranks : std::initializer_list<std::size_t>{1, 2, 3, 5, 8, 17}) {
-      std::size_t next = 0;
+      const std::size_t begin = elements % 3 * chunk;
+      std::size_t next = begin;
       std::size_t smallest = elements;
       std::size_t largest = 0;
       for (std::size_t rank = 0; rank < ranks; ++rank) {
-        const Shard shard = shard_of(rank, ranks, elements);
+        const Shard shard = shard_of(rank, ranks, {begin, begin + elements});
         EXPECT_EQ(shard.begin, next);
         EXPECT_LE(shard.begin, shard.end);
-        EXPECT_TRUE(shard.begin % shard_alignment == 0 || shard.begin == elements);
+        EXPECT_TRUE(shard.begin % chunk == 0 || shard.begin == begin + elements);
         smallest = std::min(smallest, shard.size());
         largest = std::max(largest, shard.size());
         next = shard.end;
       }
-      EXPECT_EQ(next, elements);
-      EXPECT_LT(largest - smallest, 2 * shard_alignment);
+      EXPECT_EQ(next, begin + elements);
+      EXPECT_LT(largest - smallest, 2 * chunk);
     }
   }
+}
+
+TEST(Buckets, CoverAllFromTheEndAndStartWithASmallOne) {
+  constexpr BucketSizes sizes{4096 * 2, 4096 * 5};
+  for (std::size_t elements = 0; elements < 40 * chunk; elements += 123) {
+    std::size_t end = elements;
+    for (const Shard& bucket : buckets_of(elements, sizes)) {
+      const std::size_t most = (end == elements ? sizes.first : sizes.others) / sizeof(float);
+      EXPECT_EQ(bucket.end, end);
+      EXPECT_EQ(bucket.begin % chunk, 0);
+      EXPECT_GT(bucket.size(), 0);
+      EXPECT_LE(bucket.size(), most);
+      end = bucket.begin;
+    }
+    EXPECT_EQ(end, 0);
+  }
+  EXPECT_THROW(buckets_of(10, {0, 1}), std::invalid_argument);
+  EXPECT_THROW(buckets_of(10, {1, std::size_t{1} << 31}), std::invalid_argument);
 }
 
 }  // namespace

@@ -17,10 +17,11 @@ endforeach()
 lockstep_test(NAME reference_test LIBS lockstep::nn lockstep::datasets)
 target_compile_definitions(reference_test PRIVATE
   REFERENCE_FILE="${CMAKE_CURRENT_SOURCE_DIR}/reference.h5")
-foreach(name IN ITEMS background batch cpu_quota epoch_order input leaves placement)
+foreach(name IN ITEMS background batch cpu_quota doctor epoch_order input leaves placement rates)
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
 endforeach()
 lockstep_test(NAME evaluation_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
+lockstep_test(NAME replica_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 lockstep_test(NAME training_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 
 # It puts its own malloc in the place of the C library's, which the sanitizers do as well.

@@ -53,14 +53,13 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       rows_(rows_of(config, data, validation)),
       network_(build_network(config, data)),
       batch_size_(batch_size_of(config.training, rows_.train.size())),
-      parameters_(network_.layout().buffer_size()),
-      optimizer_(network_.layout(), optimizer_options(config)),
+      optimizer_(network_.layout(), optimizer_options(config), communicator.size() > 1),
       order_(rows_.train, {.shuffle = config.training.shuffle,
                            .seed = config.training.seed,
                            .batch_size = batch_size_}),
       // A second copy of the whole dataset's inputs would cost more than decoding it once an epoch.
       step_(network_, data, communicator, config.training.leaves, batch_size_, config.training.seed,
-            batch_size_ < rows_.train.size()) {
+            batch_size_ < rows_.train.size(), config.comm) {
   if (validation != nullptr) check_fits(network_, *validation, "data.validation");
   if (config.early_stopping.target_accuracy > 0 && !validation_data_.has_classes()) {
     throw ConfigError(fmt::format(
@@ -70,16 +69,16 @@ Training::Training(const Config& config, const datasets::Dataset& data,
   }
   state_.epoch_loss_by_leaf.resize(config.training.leaves);
   state_.epoch_correct_by_leaf.resize(config.training.leaves);
-  network_.initialize(config.training.seed, parameters_.span());
+  network_.initialize(config.training.seed, step_.parameters_to_set());
 }
 
 void Training::start_from(std::span<const NamedTensor> parameters, std::string_view origin) {
-  copy_into(parameters, network_.layout(), parameters_.span(), origin);
+  copy_into(parameters, network_.layout(), step_.parameters_to_set(), origin);
 }
 
 void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
   const nn::ParameterLayout& layout = network_.layout();
-  copy_into(checkpoint.parameters, layout, parameters_.span(), origin);
+  copy_into(checkpoint.parameters, layout, step_.parameters_to_set(), origin);
   const auto moments = optimizer_.moments();
   if (checkpoint.moments.size() != moments.size()) {
     throw CheckpointError(fmt::format("{}: holds {} optimizer moments, but {} has {}", origin,
@@ -92,7 +91,12 @@ void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
       throw CheckpointError(fmt::format("{}: holds the optimizer moment {} where {} has {}", origin,
                                         name, config_.optimizer.name, moments[i].name));
     }
-    copy_into(tensors, layout, moments[i].values.span(), origin);
+    nn::AlignedBuffer<float> whole(layout.buffer_size());
+    copy_into(tensors, layout, whole.span(), origin);
+    for (const comm::Shard& own : step_.exchange().owned()) {
+      std::ranges::copy(whole.span().subspan(own.begin, own.size()),
+                        moments[i].values.span().subspan(own.begin).begin());
+    }
   }
   if (checkpoint.state.epoch_loss_by_leaf.size() != config_.training.leaves) {
     throw CheckpointError(fmt::format("{}: was written with {} leaves, but training.leaves is {}",
@@ -124,7 +128,7 @@ void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
 }
 
 std::span<const float> Training::result() const {
-  return best_.size() > 0 ? best_.span() : parameters_.span();
+  return best_.size() > 0 ? best_.span() : step_.parameters();
 }
 
 std::uint64_t Training::steps_in_epoch() const {
@@ -138,7 +142,7 @@ bool Training::done() const {
 }
 
 Evaluation Training::validate() const {
-  return evaluate(network_, parameters_.span(), validation_data_, rows_.validation, communicator_);
+  return evaluate(network_, step_.parameters(), validation_data_, rows_.validation, communicator_);
 }
 
 bool Training::is_enough(const Evaluation& validation) const {
@@ -185,9 +189,11 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
     const auto next = state_.step_in_epoch + 1 < steps ? order_.batch(state_.step_in_epoch + 1)
                                                        : order_.first_of_next_epoch();
     const bool stop_here = stop();
+    const std::uint64_t every = config_.comm.compare_every;
+    if (every > 0 && state_.step % every == 0) step_.compare_replicas(state_.step);
     const auto outcome =
-        step_.run(state_.step + 1, batch, next, optimizer_, parameters_.span(),
-                  state_.epoch_loss_by_leaf, state_.epoch_correct_by_leaf,
+        step_.run(state_.step + 1, batch, next, optimizer_, state_.epoch_loss_by_leaf,
+                  state_.epoch_correct_by_leaf,
                   {.stop = stop_here, .gradient_norm = next_step_is_told_of(steps)});
     ++state_.step;
     ++state_.step_in_epoch;
@@ -267,12 +273,31 @@ void Training::gather_leaf_sums() {
   }
 }
 
-// Collective: every rank waits for the slowest.
-double Training::longest_input_wait() const {
-  const std::vector<std::size_t> counts(communicator_.size(), 1);
-  std::vector<double> all(communicator_.size());
-  communicator_.all_gather(std::vector<double>{epoch_input_seconds_here_}, counts, all);
-  return std::ranges::max(all);
+// Collective. A rank that waited for others had computed less than they.
+void Training::gather_times(EpochReport& report) const {
+  const std::vector<std::size_t> counts(communicator_.size(), 2);
+  std::vector<double> all(2 * communicator_.size());
+  const double waited = step_.exchange().seconds_waited() - waited_before_epoch_;
+  const double computed = epoch_seconds_here_ - waited;
+  communicator_.all_gather(std::vector<double>{epoch_input_seconds_here_, computed}, counts, all);
+  std::vector<double> times;
+  for (std::size_t r = 0; r < communicator_.size(); ++r) {
+    report.input_seconds = std::max(report.input_seconds, all[2 * r]);
+    times.push_back(all[2 * r + 1]);
+  }
+  const auto slowest = std::ranges::max_element(times);
+  report.slowest_rank = static_cast<std::size_t>(slowest - times.begin());
+  const double longest = *slowest;
+  // Of an even number the lower one: of two ranks the other one.
+  const auto middle = times.begin() + static_cast<std::ptrdiff_t>((times.size() - 1) / 2);
+  std::ranges::nth_element(times, middle);
+  if (*middle > 0) report.slowest_excess = longest / *middle - 1;
+}
+
+Training::Memory Training::memory() const {
+  std::size_t owned = 0;
+  for (const comm::Shard& shard : step_.exchange().owned()) owned += shard.size();
+  return {step_.exchange().memory_bytes(), owned * optimizer_.moments().size() * sizeof(float)};
 }
 
 EpochReport Training::close_epoch(bool complete) {
@@ -283,7 +308,7 @@ EpochReport Training::close_epoch(bool complete) {
   report.step = state_.step;
   report.samples = samples_done_in_epoch();
   report.seconds = state_.seconds;
-  report.input_seconds = longest_input_wait();
+  gather_times(report);
   if (epoch_seconds_here_ > 0) {
     report.samples_per_second = static_cast<double>(epoch_samples_here_) / epoch_seconds_here_;
     report.input_share = report.input_seconds / epoch_seconds_here_;
@@ -299,12 +324,14 @@ EpochReport Training::close_epoch(bool complete) {
   if (!std::isfinite(report.train_loss)) diverged("loss");
   state_.train_loss = report.train_loss;
   if (!rows_.validation.empty()) {
+    step_.set_phase("validate");
     report.validation = validate();
     if (!std::isfinite(report.validation->loss)) diverged("validation loss");
   }
   epoch_samples_here_ = 0;
   epoch_seconds_here_ = 0;
   epoch_input_seconds_here_ = 0;
+  waited_before_epoch_ = step_.exchange().seconds_waited();
   if (complete) {
     if (report.validation) {
       watch_for_early_stop(report.validation->loss, report);
@@ -326,8 +353,8 @@ void Training::watch_for_early_stop(double validation_loss, EpochReport& report)
     state_.epochs_without_improvement = 0;
     report.best = true;
     if (early.patience > 0) {
-      if (best_.size() == 0) best_ = nn::AlignedBuffer<float>(parameters_.size());
-      std::ranges::copy(parameters_.span(), best_.data());
+      if (best_.size() == 0) best_ = nn::AlignedBuffer<float>(step_.parameters().size());
+      std::ranges::copy(step_.parameters(), best_.data());
     }
   } else {
     ++state_.epochs_without_improvement;
@@ -335,22 +362,35 @@ void Training::watch_for_early_stop(double validation_loss, EpochReport& report)
   }
 }
 
+// Collective. Each rank keeps its share of the moments; rank 0 alone, which writes them, gets all.
+void Training::gather(const nn::Moment<float>& moment, Checkpoint& checkpoint) {
+  const nn::ParameterLayout& layout = network_.layout();
+  if (communicator_.size() == 1) {
+    checkpoint.moments.emplace_back(moment.name, tensors_of(layout, moment.values.span()));
+    return;
+  }
+  const bool writes = communicator_.rank() == 0;
+  nn::AlignedBuffer<float> whole(writes ? layout.buffer_size() : 0);
+  step_.gather_shares(moment.values.span(), whole.span());
+  if (writes) checkpoint.moments.emplace_back(moment.name, tensors_of(layout, whole.span()));
+}
+
 void Training::save(const TrainingObserver& observer) {
   // In the middle of an epoch the leaves' sums are still spread over the ranks. Those that this
   // rank does not own are what the gathering fills in, so they must not be added to again: only
   // its own leaves ever are.
   gather_leaf_sums();
+  step_.compare_replicas(state_.step);
+  step_.set_phase("save");
   // The last update may have been the one that went too far.
-  for (const float w : parameters_.span()) {
+  for (const float w : step_.parameters()) {
     if (!std::isfinite(w)) diverged("parameters");
   }
+  Checkpoint checkpoint;
+  for (nn::Moment<float>& moment : optimizer_.moments()) gather(moment, checkpoint);
   if (!observer.save) return;
   const nn::ParameterLayout& layout = network_.layout();
-  Checkpoint checkpoint;
-  checkpoint.parameters = tensors_of(layout, parameters_.span());
-  for (nn::Moment<float>& moment : optimizer_.moments()) {
-    checkpoint.moments.emplace_back(moment.name, tensors_of(layout, moment.values.span()));
-  }
+  checkpoint.parameters = tensors_of(layout, step_.parameters());
   if (best_.size() > 0) checkpoint.best = tensors_of(layout, best_.span());
   checkpoint.state = state_;
   checkpoint.config = to_toml(config_);

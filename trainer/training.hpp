@@ -2,7 +2,7 @@
 // keeps.
 //
 // Every rank holds one Training and calls it at the same places. It owns the replica (parameters,
-// moments, best parameters) and the state; what it says to people and to files goes through the
+// its share of the moments, best parameters) and the state; what it says to people and to files goes through the
 // TrainingObserver, which only rank 0 needs. One caller at a time.
 #pragma once
 
@@ -45,7 +45,10 @@ struct EpochReport {
   double input_seconds = 0;       // of that share, in which steps waited for samples: the longest
                                   // of all ranks' sums
   double input_share = 0;         // the same as a share of that time
-  double train_loss = 0;          // mean over the epoch's samples, each as its batch saw it
+  // Of several ranks, the one that computed longest, and by which share longer than the median.
+  std::size_t slowest_rank = 0;
+  double slowest_excess = 0;
+  double train_loss = 0;  // mean over the epoch's samples, each as its batch saw it
   std::optional<double> train_accuracy;
   std::optional<Evaluation> validation;
   double learning_rate = 0;
@@ -57,7 +60,7 @@ struct EpochReport {
 struct TrainingObserver {
   std::function<void(const StepReport&)> step;  // not more often than every `step_interval`
   std::function<void(const EpochReport&)> epoch;
-  std::function<void(const Checkpoint&)> save;  // shall be on disk when it returns
+  std::function<void(const Checkpoint&)> save;  // on rank 0 alone; shall be on disk when it returns
   double step_interval = 0;                     // seconds; 0: after every step
 };
 
@@ -98,19 +101,28 @@ class Training {
   // The run's result: the best parameters under early stopping, else the last.
   std::span<const float> result() const;
 
+  // Bytes that this rank keeps: its replica with all that an exchange needs, and its share of the
+  // moments.
+  struct Memory {
+    std::size_t exchange = 0;
+    std::size_t moments = 0;
+  };
+  Memory memory() const;
+
   // Training speed of this process: samples trained on, the seconds that took, and how many of
   // these the steps waited for their input.
   std::uint64_t samples_trained() const { return samples_trained_; }
   double seconds_trained() const { return seconds_trained_; }
   double input_seconds() const { return input_seconds_; }
   const Input& input() const { return step_.input(); }
+  const comm::ParameterExchange& exchange() const { return step_.exchange(); }
 
  private:
   enum class EpochEnd { complete, cut_short, stopped };
 
   std::uint64_t steps_in_epoch() const;
   EpochEnd run_epoch(const TrainingObserver& observer, const std::function<bool()>& stop);
-  double longest_input_wait() const;
+  void gather_times(EpochReport& report) const;
   EpochReport close_epoch(bool complete);
   bool due_to_save() const;
   bool next_step_is_told_of(std::uint64_t steps_in_epoch) const;
@@ -119,6 +131,7 @@ class Training {
   bool is_enough(const Evaluation& validation) const;
   void gather_leaf_sums();
   void save(const TrainingObserver& observer);
+  void gather(const nn::Moment<float>& moment, Checkpoint& checkpoint);
   std::uint64_t samples_done_in_epoch() const;
   double own_mean_loss() const;
   [[noreturn]] void diverged(std::string_view what) const;
@@ -130,7 +143,6 @@ class Training {
   datasets::Split rows_;  // of data_ and of validation_data_
   nn::Network<float> network_;
   std::size_t batch_size_;
-  nn::AlignedBuffer<float> parameters_;
   nn::AlignedBuffer<float> best_;
   nn::Optimizer<float> optimizer_;
   EpochOrder order_;
@@ -145,6 +157,7 @@ class Training {
   std::uint64_t epoch_samples_here_ = 0;  // trained on by this process in the epoch under way
   double epoch_seconds_here_ = 0;
   double epoch_input_seconds_here_ = 0;
+  double waited_before_epoch_ = 0;  // for other ranks
 };
 
 }  // namespace lockstep::trainer

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "nn/parallel.hpp"
+
 namespace lockstep::trainer {
 namespace {
 
@@ -16,42 +18,79 @@ std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_
   return std::min(largest_batch, owned * ((largest_batch + all_leaves - 1) / all_leaves));
 }
 
+comm::ParameterExchange::Options exchange_options(const CommConfig& config) {
+  const auto bytes = [](double mib) { return static_cast<std::size_t>(mib * (1 << 20)); };
+  return {.buckets = {bytes(config.first_bucket_mib), bytes(config.bucket_mib)},
+          .shared_memory = config.shared_memory,
+          .thread = config.overlap};
+}
+
+// A pass of several ranks: it waits for what the last step moved, and tells of what it has summed.
+class Flow : public nn::ParameterFlow {
+ public:
+  explicit Flow(comm::ParameterExchange& exchange) : exchange_(exchange) {}
+  void before_reading(std::size_t end) override {
+    exchange_.wait_for(end);
+    exchange_.set_phase("forward");
+  }
+  void final_from(std::size_t begin) override { exchange_.final_from(begin); }
+
+ private:
+  comm::ParameterExchange& exchange_;
+};
+
 }  // namespace
 
 TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
                            comm::Communicator& communicator, std::size_t leaves,
-                           std::size_t largest_batch, std::uint64_t seed, bool ahead)
+                           std::size_t largest_batch, std::uint64_t seed, bool ahead,
+                           const CommConfig& comm)
     : network_(network),
+      communicator_(communicator),
       seed_(seed),
       alone_(communicator.size() == 1),
       others_(others_can_work()),
+      overlap_(comm.overlap),
       leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
-      reduction_(communicator, leaves, network.layout().buffer_size()),
+      exchange_(communicator, leaves, network.layout().buffer_size(), exchange_options(comm)),
       bounds_(leaves),
       workspace_(network, most_rows(leaves_, leaves, largest_batch), true),
       input_(network, data, most_rows(leaves_, leaves, largest_batch), ahead),
+      guard_(exchange_, communicator),
       sample_loss_(most_rows(leaves_, leaves, largest_batch)),
       sample_correct_(sample_loss_.size()) {
-  for (const comm::Subtree& subtree : reduction_.subtrees()) {
+  for (const comm::Subtree& subtree : exchange_.subtrees()) {
     subtree_rows_.emplace_back(subtree.size + 1);
   }
   present_subtrees_.reserve(subtree_rows_.size());
   present_leaves_.reserve(leaves_.end - leaves_.begin);
+  exchange_.set_move([this](std::size_t begin, std::span<const float> sum, unsigned flags) {
+    move(begin, sum, flags);
+  });
 }
 
 TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std::uint32_t> batch,
                                         std::span<const std::uint32_t> next,
                                         nn::Optimizer<float>& optimizer,
-                                        std::span<float> parameters, std::span<double> leaf_loss,
-                                        std::span<double> leaf_correct, Wish wish) {
+                                        std::span<double> leaf_loss, std::span<double> leaf_correct,
+                                        Wish wish) {
   if (bounds_.set_batch(batch.size())) cut_into_leaves();
   const auto rows = own_part(batch);
   Outcome outcome;
   input_.bring(rows, own_part(next), workspace_);
   outcome.input_ready = std::chrono::steady_clock::now();
+  const nn::Pass pass{
+      .training = true, .seed = seed_, .step = step, .first_sample = bounds_.begin(leaves_.begin)};
+  const Move next_move{&optimizer, optimizer.rule_at(step, batch.size(), exchange_.parameters()),
+                       step, batch.size(), wish.gradient_norm};
+  const LeafSums sums{leaf_loss, leaf_correct};
   const auto rest = [&] {
-    compute(step, batch.size(), rows, optimizer, parameters, leaf_loss, leaf_correct, wish,
-            outcome);
+    if (alone_) {
+      move_ = next_move;
+      compute_alone(pass, rows.size(), sums, wish, outcome);
+    } else {
+      compute_with_others(pass, rows.size(), sums, next_move, wish.stop, outcome);
+    }
   };
   if (others_) {
     apart_from_background(rest);
@@ -61,29 +100,113 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
   return outcome;
 }
 
-void TrainingStep::compute(std::uint64_t step, std::size_t samples,
-                           std::span<const std::uint32_t> rows, nn::Optimizer<float>& optimizer,
-                           std::span<float> parameters, std::span<double> leaf_loss,
-                           std::span<double> leaf_correct, Wish wish, Outcome& outcome) {
-  const std::size_t first = bounds_.begin(leaves_.begin);
-  if (alone_ && !wish.stop && !wish.gradient_norm) {
-    const nn::Update<float> update = optimizer.rule_at(step, samples, parameters);
-    outcome.diverged =
-        !compute_gradients(step, rows, first, parameters, leaf_loss, leaf_correct, &update);
+void TrainingStep::compute_alone(const nn::Pass& pass, std::size_t rows, const LeafSums& sums,
+                                 Wish wish, Outcome& outcome) {
+  outcome.diverged = !losses(pass, rows, sums);
+  outcome.stop = wish.stop;
+  if (!wish.stop && !wish.gradient_norm) {
+    gradients(pass, rows, &move_.rule);
     return;
   }
-  const bool finite = rows.empty() || compute_gradients(step, rows, first, parameters, leaf_loss,
-                                                        leaf_correct, nullptr);
-  // The ranks must agree on both.
-  const auto [gradient, raised] =
-      reduction_.sum(bounds_.present(), (wish.stop ? kStop : 0) | (finite ? 0 : kDiverged));
+  gradients(pass, rows, nullptr);
+  const std::span<const float> gradient = exchange_.partial(0);
+  outcome.gradient_norm =
+      std::sqrt(move_.optimizer->mean_gradient_squares(move_.samples, gradient));
+  outcome.diverged = outcome.diverged || !std::isfinite(*outcome.gradient_norm);
+  move_.optimizer->update(pass.step, move_.samples, exchange_.parameters(), gradient);
+}
+
+// A rank without samples has nothing to add, but its share to move.
+void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const LeafSums& sums,
+                                       const Move& next_move, bool stop, Outcome& outcome) {
+  Flow flow(exchange_);
+  if (overlap_) {
+    pass.flow = &flow;
+  } else {
+    exchange_.finish();
+  }
+  if (!guarded_) guard_.remember(parameters());
+  guarded_ = true;
+  const bool finite = rows == 0 || losses(pass, rows, sums);
+  exchange_.finish();
+  exchange_.set_phase("backward");
+  move_ = next_move;
+  exchange_.begin(bounds_.present(), (stop ? kStop : 0) | (finite ? 0 : kDiverged));
+  if (rows > 0) gradients(pass, rows, nullptr);
+  exchange_.final_from(0);
+  const unsigned raised = exchange_.raised();
   outcome.stop = (raised & kStop) != 0;
   outcome.diverged = (raised & kDiverged) != 0;
-  if (wish.gradient_norm || outcome.stop) {
-    outcome.gradient_norm = std::sqrt(optimizer.mean_gradient_squares(samples, gradient));
-    outcome.diverged = outcome.diverged || !std::isfinite(*outcome.gradient_norm);
+  exchange_.set_phase("input");
+  if (!next_move.gradient_norm && !outcome.stop && !outcome.diverged) return;
+  exchange_.finish();
+  outcome.gradient_norm = std::sqrt(sum_of_all_squares());
+  outcome.diverged = outcome.diverged || !std::isfinite(*outcome.gradient_norm);
+}
+
+void TrainingStep::move(std::size_t begin, std::span<const float> sum, unsigned flags) {
+  if (move_.gradient_norm || (flags & kStop) != 0) {
+    move_.optimizer->note_squares(move_.samples, begin, sum);
   }
-  optimizer.update(step, samples, parameters, gradient);
+  const auto parameters = exchange_.parameters().subspan(begin, sum.size());
+  guard_.before_move(move_.step, begin, parameters);
+  move_.optimizer->update(move_.rule, begin, sum);
+  guard_.after_move(begin, parameters);
+}
+
+std::span<float> TrainingStep::parameters_to_set() {
+  guarded_ = false;
+  return exchange_.parameters();
+}
+
+void TrainingStep::compare_replicas(std::uint64_t step) {
+  exchange_.finish();
+  exchange_.set_phase("compare");
+  guard_.compare(step, parameters());
+}
+
+// Each rank knows the squares of the chunks of the gradient that it moved parameters by.
+double TrainingStep::sum_of_all_squares() {
+  constexpr std::size_t kChunk = nn::Optimizer<float>::kNormChunk;
+  static_assert(kChunk == comm::chunk, "shards are whole chunks of the norm");
+  const std::span<double> squares = move_.optimizer->chunk_squares();
+  std::vector<std::size_t> counts;
+  std::vector<double> mine;
+  for (std::size_t r = 0; r < communicator_.size(); ++r) {
+    std::size_t count = 0;
+    for (const comm::Shard& shard : exchange_.share_of(r)) {
+      const auto chunks = squares.subspan(shard.begin / kChunk, nn::parts_of(shard.size(), kChunk));
+      count += chunks.size();
+      if (r == communicator_.rank()) mine.insert(mine.end(), chunks.begin(), chunks.end());
+    }
+    counts.push_back(count);
+  }
+  std::vector<double> all(squares.size());
+  communicator_.all_gather(mine, counts, all);
+  auto next = all.begin();
+  for (std::size_t r = 0; r < communicator_.size(); ++r) {
+    for (const comm::Shard& shard : exchange_.share_of(r)) {
+      const std::size_t chunks = nn::parts_of(shard.size(), kChunk);
+      std::copy_n(next, chunks, squares.subspan(shard.begin / kChunk).begin());
+      next += static_cast<std::ptrdiff_t>(chunks);
+    }
+  }
+  return move_.optimizer->sum_of_squares();
+}
+
+// Whether all losses are finite.
+bool TrainingStep::losses(const nn::Pass& pass, std::size_t rows, const LeafSums& sums) {
+  const auto outputs = network_.forward(pass, parameters(), rows, workspace_);
+  nn::evaluate_loss<float>(network_.loss(), outputs, input_.targets(), sample_loss_,
+                           sample_correct_, workspace_.d_outputs().top(rows));
+  return add_leaf_sums(pass.first_sample, sums);
+}
+
+// With `update`, which only a rank alone may give, the parameters move by them.
+void TrainingStep::gradients(const nn::Pass& pass, std::size_t rows,
+                             const nn::Update<float>* update) {
+  for (nn::SubtreeGradient<float>& subtree : present_subtrees_) subtree.update = update;
+  network_.backward(pass, parameters(), rows, workspace_, present_subtrees_);
 }
 
 std::span<const std::uint32_t> TrainingStep::own_part(std::span<const std::uint32_t> batch) const {
@@ -92,22 +215,7 @@ std::span<const std::uint32_t> TrainingStep::own_part(std::span<const std::uint3
   return batch.subspan(first, leaves_.end * batch.size() / leaves - first);
 }
 
-bool TrainingStep::compute_gradients(std::uint64_t step, std::span<const std::uint32_t> rows,
-                                     std::size_t first_sample, std::span<const float> parameters,
-                                     std::span<double> leaf_loss, std::span<double> leaf_correct,
-                                     const nn::Update<float>* update) {
-  const nn::Pass pass{.training = true, .seed = seed_, .step = step, .first_sample = first_sample};
-  const auto outputs = network_.forward(pass, parameters, rows.size(), workspace_);
-  nn::evaluate_loss<float>(network_.loss(), outputs, input_.targets(), sample_loss_,
-                           sample_correct_, workspace_.d_outputs().top(rows.size()));
-  const bool finite = add_leaf_sums(first_sample, leaf_loss, leaf_correct);
-  for (nn::SubtreeGradient<float>& subtree : present_subtrees_) subtree.update = update;
-  network_.backward(pass, parameters, rows.size(), workspace_, present_subtrees_);
-  return finite;
-}
-
-bool TrainingStep::add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
-                                 std::span<double> leaf_correct) const {
+bool TrainingStep::add_leaf_sums(std::size_t first_sample, const LeafSums& sums) const {
   bool finite = true;
   const bool classes = !input_.targets().labels.empty();
   for (const std::size_t leaf : present_leaves_) {
@@ -119,8 +227,8 @@ bool TrainingStep::add_leaf_sums(std::size_t first_sample, std::span<double> lea
       if (classes) correct += sample_correct_[m];
     }
     finite = finite && std::isfinite(loss);
-    leaf_loss[leaf] += loss;
-    leaf_correct[leaf] += correct;
+    sums.loss[leaf] += loss;
+    sums.correct[leaf] += correct;
   }
   return finite;
 }
@@ -133,14 +241,14 @@ void TrainingStep::cut_into_leaves() {
   }
   const std::size_t first_sample = bounds_.begin(leaves_.begin);
   present_subtrees_.clear();
-  const auto subtrees = reduction_.subtrees();
+  const auto subtrees = exchange_.subtrees();
   for (std::size_t i = 0; i < subtrees.size(); ++i) {
     std::vector<std::size_t>& rows = subtree_rows_[i];
     for (std::size_t l = 0; l < subtrees[i].size; ++l) {
       rows[l] = bounds_.begin(subtrees[i].first + l) - first_sample;
     }
     rows.back() = bounds_.end(subtrees[i].first + subtrees[i].size - 1) - first_sample;
-    if (rows.front() < rows.back()) present_subtrees_.push_back({rows, reduction_.partial(i)});
+    if (rows.front() < rows.back()) present_subtrees_.push_back({rows, exchange_.partial(i)});
   }
 }
 

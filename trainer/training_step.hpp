@@ -3,8 +3,9 @@
 //
 // Each rank takes the samples of its leaves through forward, loss and backward, sums gradients over
 // the subtrees that it covers, and the ranks finish the tree. The optimizer then divides by the
-// samples and moves the replica. Owns its workspaces; nothing is allocated inside a step. One
-// caller at a time.
+// samples and moves the replica. With several ranks each moves its share and gets the rest from the
+// others, while its backward pass goes on and the next forward pass begins. Owns its workspaces and the
+// parameters; nothing is allocated inside a step. One caller at a time.
 #pragma once
 
 #include <chrono>
@@ -13,12 +14,14 @@
 #include <span>
 #include <vector>
 
-#include "comm/tree_reduction.hpp"
+#include "comm/parameter_exchange.hpp"
 #include "datasets/dataset.hpp"
 #include "nn/network.hpp"
 #include "nn/optimizer.hpp"
+#include "trainer/config.hpp"
 #include "trainer/input.hpp"
 #include "trainer/leaves.hpp"
+#include "trainer/replica_guard.hpp"
 
 namespace lockstep::trainer {
 
@@ -29,7 +32,7 @@ class TrainingStep {
   // threads of the task arena that it was made in.
   TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
                comm::Communicator& communicator, std::size_t leaves, std::size_t largest_batch,
-               std::uint64_t seed, bool ahead);
+               std::uint64_t seed, bool ahead, const CommConfig& comm = {});
 
   // What a step is asked for beside moving the parameters.
   struct Wish {
@@ -48,46 +51,86 @@ class TrainingStep {
     std::chrono::steady_clock::time_point input_ready;  // when computing could begin
   };
 
+  TrainingStep(const TrainingStep&) = delete;
+  TrainingStep& operator=(const TrainingStep&) = delete;
+
+  // Between steps; when several ranks have begun one, only after finish(). Zeros at first.
+  std::span<const float> parameters() const { return exchange_.parameters(); }
+  // To set them on every rank alike.
+  std::span<float> parameters_to_set();
+
+  // Waits until the parameters are those after the last step, on this rank. All ranks call it before
+  // they call one another for anything else.
+  void finish() { exchange_.finish(); }
+
+  // Collective, between steps. Throws ReplicaError if the replicas are not the same.
+  void compare_replicas(std::uint64_t step);
+
+  // What this rank does between steps, should others wait for it in vain: up to eight characters.
+  void set_phase(std::string_view phase) { exchange_.set_phase(phase); }
+
   // Collective. `step` counts from 1; `batch` names the rows of all ranks' samples, and `next`
   // those of the step after it, or none where that is not known. Adds each of this rank's leaves'
   // sum of losses and number of hits to its place in leaf_loss and leaf_correct.
   Outcome run(std::uint64_t step, std::span<const std::uint32_t> batch,
               std::span<const std::uint32_t> next, nn::Optimizer<float>& optimizer,
-              std::span<float> parameters, std::span<double> leaf_loss,
-              std::span<double> leaf_correct, Wish wish);
+              std::span<double> leaf_loss, std::span<double> leaf_correct, Wish wish);
+
+  // Collective, after finish(): on rank 0 all = every rank's share of `mine`, a buffer in the
+  // parameters' layout of which it has moved owned() alone, as a moment is; elsewhere all is empty.
+  void gather_shares(std::span<const float> mine, std::span<float> all) {
+    exchange_.gather_shares(mine, all);
+  }
 
   // This rank's leaves.
   comm::LeafRange leaves() const { return leaves_; }
+  const comm::ParameterExchange& exchange() const { return exchange_; }
   const Input& input() const { return input_; }
 
  private:
-  void compute(std::uint64_t step, std::size_t samples, std::span<const std::uint32_t> rows,
-               nn::Optimizer<float>& optimizer, std::span<float> parameters,
-               std::span<double> leaf_loss, std::span<double> leaf_correct, Wish wish,
-               Outcome& outcome);
-  // The part of the step that no other rank takes part in: losses and gradients of this rank's
-  // leaves; with `update`, which only a rank alone may give, the parameters move by them. Returns
-  // whether all losses are finite.
-  bool compute_gradients(std::uint64_t step, std::span<const std::uint32_t> rows,
-                         std::size_t first_sample, std::span<const float> parameters,
-                         std::span<double> leaf_loss, std::span<double> leaf_correct,
-                         const nn::Update<float>* update);
+  struct LeafSums {
+    std::span<double> loss;
+    std::span<double> correct;
+  };
+
+  // What whoever moves parameters needs to know of a step.
+  struct Move {
+    nn::Optimizer<float>* optimizer = nullptr;
+    nn::Update<float> rule;
+    std::uint64_t step = 0;
+    std::size_t samples = 0;
+    bool gradient_norm = false;
+  };
+
+  void compute_alone(const nn::Pass& pass, std::size_t rows, const LeafSums& sums, Wish wish,
+                     Outcome& outcome);
+  void compute_with_others(nn::Pass pass, std::size_t rows, const LeafSums& sums,
+                           const Move& next_move, bool stop, Outcome& outcome);
+  void move(std::size_t begin, std::span<const float> sum, unsigned flags);
+  double sum_of_all_squares();
+  bool losses(const nn::Pass& pass, std::size_t rows, const LeafSums& sums);
+  void gradients(const nn::Pass& pass, std::size_t rows, const nn::Update<float>* update);
   std::span<const std::uint32_t> own_part(std::span<const std::uint32_t> batch) const;
-  bool add_leaf_sums(std::size_t first_sample, std::span<double> leaf_loss,
-                     std::span<double> leaf_correct) const;
+  bool add_leaf_sums(std::size_t first_sample, const LeafSums& sums) const;
   void cut_into_leaves();
 
   const nn::Network<float>& network_;
+  comm::Communicator& communicator_;
   std::uint64_t seed_;
   bool alone_;   // one rank
   bool others_;  // more than one thread
+  bool overlap_;
   comm::LeafRange leaves_;
-  comm::TreeReduction reduction_;
+  comm::ParameterExchange exchange_;
   LeafBounds bounds_;
   nn::Workspace<float> workspace_;
   Input input_;
+  ReplicaGuard guard_;
+  bool guarded_ = false;  // whether guard_ knows this rank's share
   std::vector<float> sample_loss_;
   std::vector<std::uint8_t> sample_correct_;
+
+  Move move_;  // of the step under way
 
   // What follows from the number of samples of the batch alone: of this rank the leaves that have
   // samples and, for each subtree, the bounds of its leaves in rows of the pass.

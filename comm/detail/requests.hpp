@@ -38,6 +38,9 @@ class Requests {
   int tag(std::size_t i) const { return statuses_[i].MPI_TAG; }
   bool is_receive(std::size_t i) const { return messages_[i].is_receive; }
 
+  // Whether the i-th message is complete. Drives nothing on.
+  bool completed(std::size_t i) const;
+
   // The ranks that have not answered, for a message: "rank 3" or "ranks 1, 3".
   std::string missing() const;
 
@@ -55,6 +58,9 @@ class Requests {
   std::vector<Message> messages_;
   bool outstanding_ = false;
 };
+
+// "rank 3", "ranks 1, 3", or "ranks 1, … and 5 more"; `ranks` in any order and with repetitions.
+std::string name_ranks(std::vector<std::size_t> ranks);
 
 // Keeps an object alive until the process ends: for buffers that a given-up wait left to MPI.
 void keep_forever(std::shared_ptr<void> object);

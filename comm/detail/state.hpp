@@ -6,13 +6,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "comm/detail/mpi.hpp"
 #include "comm/detail/requests.hpp"
+#include "comm/detail/status.hpp"
 
 namespace lockstep::comm::detail {
 
@@ -20,10 +23,12 @@ struct CommunicatorState;
 
 // Shared by all communicators of a session.
 struct SessionState {
-  double timeout = 300.0;         // seconds
-  bool in_step = true;            // see Session::in_step
-  bool remote_error = false;      // whether this rank leaves because of another one's error
-  bool lost = false;              // another rank said that it cannot be waited for any more
+  double timeout = 300.0;     // seconds
+  bool in_step = true;        // see Session::in_step
+  bool remote_error = false;  // whether this rank leaves because of another one's error
+  bool lost = false;          // another rank said that it cannot be waited for any more
+  // Held by whoever calls MPI while an exchange is under way, which more than one thread may do.
+  std::mutex calls_mpi;
   std::vector<MPI_Comm> to_free;  // every communicator made, in the same order on all ranks
   // The exit code for an error, while inside together(); null outside.
   int (*exit_code_of)(const std::exception_ptr&) = nullptr;
@@ -34,6 +39,14 @@ struct SessionState {
       alarm_taken;     // by rank: its `failed` alarm of this together was received
   int alarm_code = 0;  // the message of this rank's alarm, as long as it is sent
   Requests alarm_sends;
+  // Where this rank is, which it tells a rank that gives up waiting, and what it can see of another rank
+  // that does not answer; that one is set while there is an exchange.
+  Status status;
+  Status status_reply;  // as long as it is sent
+  Requests status_sends;
+  std::vector<Status> status_received;  // by rank
+  Requests status_receives;
+  std::function<std::string(std::size_t rank)> look_at;
 };
 
 struct CommunicatorState {
@@ -43,7 +56,8 @@ struct CommunicatorState {
   std::size_t size = 1;
   std::size_t local_rank = 0;
   std::size_t local_size = 1;
-  bool broken = false;  // a wait was given up: stray messages may still come
+  std::vector<std::size_t> node_of;  // by rank: equal for ranks that share a node's memory
+  bool broken = false;               // a wait was given up: stray messages may still come
   Requests requests;
   std::vector<std::byte> staging;  // `size` slots of slot_bytes
 };
@@ -62,6 +76,7 @@ enum Tag : int {
   outcome_tag,
   failed_tag,  // alarm: work failed here; this rank will come to the exchange of outcomes
   lost_tag,    // alarm: communication failed here; this rank will not come
+  status_tag,  // alarm's answer: where the rank is that has heard of it
 };
 
 enum class Heed { all_alarms, lost_only };
@@ -81,6 +96,15 @@ void check_usable(const CommunicatorState& state, std::string_view what);
 // communicator is broken then. `what` names the wait: "no answer from rank 3 in all_gather …".
 void wait_all(CommunicatorState& state, Requests& requests, std::string_view what,
               Heed heed = Heed::all_alarms);
+
+// Throws RemoteError if another rank has raised an alarm that is heeded.
+void look_for_alarm(SessionState& session, Heed heed);
+
+// In the handler of an exception that ended a wait on `state`'s communicator: marks it as broken, tells
+// the other ranks if communication failed here, and throws on: RemoteError if a lower rank says the
+// same, so that only the lowest reports it; else the exception, a CommError with a line on where each
+// rank is.
+[[noreturn]] void give_up(CommunicatorState& state);
 
 // Collective: every rank gives `mine` and gets from each rank r its counts[r] bytes, in rank order.
 // Returns when all ranks have called it, also where nothing is given.

@@ -5,6 +5,7 @@
 #include <tbb/task_arena.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "nn/kernels/kernels.hpp"
 #include "trainer/checkpoint_files.hpp"
 #include "trainer/commands/commands.hpp"
+#include "trainer/doctor/judge_placement.hpp"
 #include "trainer/model.hpp"
 #include "trainer/placement.hpp"
 #include "trainer/run_record.hpp"
@@ -45,7 +47,8 @@ class TrainRun {
       : options_(options),
         world_(world),
         config_(read_config(options.config, options.settings)),
-        threads_(threads_for(config_.training.threads, world)) {
+        placements_(find_placements(config_.training.threads, world)),
+        threads_(placements_[world.rank()].threads) {
     world_.set_timeout(config_.comm.timeout);
     check_ranks();
   }
@@ -256,11 +259,16 @@ class TrainRun {
     return found->path;
   }
 
+  static double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
   void introduce(const Training& training, const datasets::Dataset& data) {
     if (!record_) return;
     say(fmt::format("lockstep {}, {} rank{} x {} thread{}, {} kernels", kProgramVersion,
                     world_.size(), world_.size() == 1 ? "" : "s", threads_,
                     threads_ == 1 ? "" : "s", nn::kernels<float>().instruction_set));
+    if (const auto warning = placement_warning(placements_, find_launcher(std::getenv))) {
+      record_->warn(*warning);
+    }
     say(fmt::format(
         "data    {}: {} samples to train{} of {} values, {} {}", config_.data.train,
         datasets::with_commas(training.training_samples()),
@@ -283,6 +291,17 @@ class TrainRun {
                     config_.optimizer.name, config_.optimizer.learning_rate,
                     datasets::with_commas(training.batch_size()), config_.training.leaves,
                     config_.training.seed));
+    if (world_.size() > 1) {
+      const Training::Memory memory = training.memory();
+      say(fmt::format("ranks   {}; {:.1f} MiB a rank for the exchange, {:.1f} MiB for its moments",
+                      training.exchange().describe(), mebibytes(memory.exchange),
+                      mebibytes(memory.moments)));
+      const std::string why = training.exchange().why_not_shared();
+      if (!why.empty()) {
+        record_->warn(
+            fmt::format("ranks of a node exchange by messages, which is slower: {}", why));
+      }
+    }
     say(fmt::format("run     {}", record_->directory().path().string()));
   }
 
@@ -311,6 +330,7 @@ class TrainRun {
     summary["seconds"] = training.state().seconds;
     summary["samples_per_second"] = speed;
     summary["input_seconds"] = training.input_seconds();
+    summary["rank_memory_bytes"] = training.memory().exchange + training.memory().moments;
     summary["train_loss"] = nullptr;
     if (std::isfinite(training.state().train_loss)) {
       summary["train_loss"] = training.state().train_loss;
@@ -347,6 +367,7 @@ class TrainRun {
   const TrainOptions& options_;
   comm::Communicator& world_;
   Config config_;
+  std::vector<RankPlacement> placements_;
   std::size_t threads_;
   std::optional<RunRecord> record_;
 };

@@ -1,0 +1,102 @@
+// One bucket on its way: from partial sums on every rank to moved parameters on every rank.
+//
+// A state machine without waits. Its stages, of which those that a layout does not need pass at once:
+//   filling     backward has not yet summed all of the bucket
+//   gathering   until all members of the group have; then each member takes a slice of the bucket, and
+//               sums it over the group's subtrees, which it reads from the members' memory
+//   reducing    groups exchange the slice's sums, member m with member m: each group's rank gets a
+//               shard of the slice, with all sums that belong to it
+//   moving      the tree is finished over the shard, chunk by chunk, and its parameters move
+//   spreading   groups exchange the moved shards
+//   copying     members copy one another's slices
+// Between groups, with G of them, S subtrees a group (1 if G is a power of two) and B bytes a slice:
+//   halving     G a power of two: in log2 G rounds neighbours at distance 1, 2, 4, … of the tree hand
+//               each other half of what they hold, and add. B*(G-1)/G bytes out; back the same way
+//   direct      any G: S messages to each owner at once. S*B*(G-1)/G bytes out; B*(G-1)/G back
+//   doubling, direct with shards as large as the bucket: `replicated`, for small buckets: every rank
+//               finishes the whole tree and moves all parameters, so that nothing comes back:
+//               log2 G rounds (or one) of B bytes instead of 2 log2 G
+//
+// Refers to the ExchangeState and its memory. Not thread-safe: driven under its owner's lock. After an
+// error it is of no more use.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "comm/detail/bucket_plan.hpp"
+#include "comm/detail/exchange_state.hpp"
+#include "comm/detail/requests.hpp"
+
+namespace lockstep::comm::detail {
+
+class BucketExchange {
+ public:
+  BucketExchange(ExchangeState& state, const BucketPlan& plan);
+
+  // Starts a new step; the last one is done.
+  void begin();
+
+  // Goes on as far as it can without waiting. True if it came further. Throws CommError.
+  bool advance();
+
+  bool done() const { return stage_ == Stage::done; }
+  // Before the sums of this group are there.
+  bool waits_for_gradients() const {
+    return stage_ == Stage::filling || stage_ == Stage::gathering;
+  }
+  const BucketPlan& plan() const { return plan_; }
+
+  Shard shard() const { return shard_; }
+
+  // Floats that a Slot must hold for it.
+  std::size_t slot_size() const;
+
+  bool outstanding() const { return requests_.outstanding(); }
+  // Where it stands and which ranks it waits for, for a message.
+  std::string stage_name() const;
+  std::string missing() const;
+
+ private:
+  enum class Stage { filling, gathering, reducing, moving, spreading, copying, done };
+
+  bool step_forward();
+  bool gather();
+  void sum_over_group();
+  void start_reducing();
+  bool reduce();
+  void start_halving_round();
+  void add_round();
+  void receive_pieces();
+  void send_pieces();
+  void move();
+  const float* whole_sum(std::size_t begin, std::size_t count, float* out);
+  void set_tree_inputs();
+  void start_spreading();
+  bool spread();
+  void start_spreading_round();
+  bool copy();
+  void finish_copying();
+
+  Shard kept(std::size_t rounds) const;
+  Subtree subtree_after(std::size_t rounds, std::size_t group) const;
+  std::size_t partner(std::size_t round) const;
+  std::size_t peer(std::size_t group) const;
+  float* sums(std::size_t i) const;
+  float* received(std::size_t i) const;
+  bool take_slot();
+  void release_slot();
+
+  ExchangeState& state_;
+  BucketPlan plan_;
+  std::size_t rounds_ = 0;  // of a pairwise exchange
+  Shard slice_{};           // of the bucket, this member's
+  Shard shard_{};           // of the slice, this group's
+  Stage stage_ = Stage::done;
+  std::size_t round_ = 0;
+  Requests requests_;
+  Slot* slot_ = nullptr;
+};
+
+}  // namespace lockstep::comm::detail

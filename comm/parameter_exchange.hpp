@@ -1,0 +1,143 @@
+// Sums gradients over all ranks, lets each rank move its share of the parameters, and brings the moved
+// ones to all: while the backward pass goes on and the next forward pass begins.
+//
+// Rank r of R computes leaves_of_rank(r, R, L) and puts the sums over the few maximal subtrees that they
+// form into partial(0), partial(1), …, each `elements` floats, from the last element to the first, as
+// backward does. The range is cut into buckets (shards.hpp). As soon as all of a bucket is there, it is
+// summed in the fixed tree (leaf_tree.hpp), in shards; whoever owns a shard is called with its sum to
+// move the parameters there, and all ranks get the moved ones. The additions and their order do not
+// depend on R, on the buckets or on the way that a bucket takes, so neither do the bits.
+//
+// Ranks of one node read one another's memory; nodes exchange messages, each rank with the ranks that
+// have its place on the other nodes, for its slice of each bucket (detail/bucket_exchange.hpp has the
+// ways and their costs). A step is
+//   begin()  final_from(e) …  raised()  …  wait_for(e) …  finish()
+// of which begin() and final_from() return at once. Work is done by whoever waits, and while nobody
+// does, by a thread of the exchange, if there is more than one bucket to be hidden behind computing.
+//
+// Owns the parameters, the partial sums and all memory of messages, and a communicator of its own. So
+// when a wait is given up, MPI is left with no memory but ours, which then lives until the process ends.
+// After the first step nothing is allocated. With one rank nothing is sent, copied or waited for.
+//
+// One caller at a time, and no other call of MPI between begin() and finish(). The constructor is
+// collective; begin() must be called by all ranks, with the same leaf_present, and what waits, waits for
+// all ranks to have come as far. All else is local. The destructor stops the thread and calls no MPI.
+//
+// Errors: CommError and RemoteError as Communicator says, from the calls that wait;
+// std::invalid_argument for what the caller got wrong.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "comm/communicator.hpp"
+#include "comm/leaf_tree.hpp"
+#include "comm/shards.hpp"
+
+namespace lockstep::comm {
+
+class ParameterExchange {
+ public:
+  // Which way buckets take between nodes; automatic: by their size and the number of nodes.
+  enum class Way { automatic, pairwise, direct };
+
+  struct Options {
+    BucketSizes buckets = {};
+    // A bucket of up to this many bytes is summed as a whole by every rank, which spares the way back.
+    std::size_t replicated_bytes = 32 << 10;
+    Way way = Way::automatic;
+    bool shared_memory = true;    // between ranks of a node
+    bool thread = true;           // goes on while the caller computes
+    bool watched = true;          // its state is told when a rank gives up: one exchange at a time
+    std::size_t group_ranks = 0;  // ranks that share memory: neighbours; 0: those of a node
+  };
+
+  // `leaves` is a power of two. Throws std::invalid_argument, on all ranks, if it is not, or if there
+  // are more ranks than leaves.
+  ParameterExchange(Communicator& communicator, std::size_t leaves, std::size_t elements);
+  ParameterExchange(Communicator& communicator, std::size_t leaves, std::size_t elements,
+                    const Options& options);
+  ~ParameterExchange();
+  ParameterExchange(ParameterExchange&& other) noexcept;
+  ParameterExchange& operator=(ParameterExchange&& other) noexcept;
+  ParameterExchange(const ParameterExchange&) = delete;
+  ParameterExchange& operator=(const ParameterExchange&) = delete;
+
+  // `elements` floats at a multiple of 64 bytes, zeros at first. Between begin() and finish() those of
+  // a bucket change from when its gradient is final on every rank until wait_for() covers it.
+  std::span<float> parameters();
+  std::span<const float> parameters() const;
+
+  // This rank's maximal subtrees, in leaf order, and where to put the sum over subtrees()[i]:
+  // `elements` floats at a multiple of 64 bytes. After final_from() they mean nothing any more.
+  std::span<const Subtree> subtrees() const;
+  std::span<float> partial(std::size_t i);
+
+  // The elements that this rank moves, in ascending order. Each starts at a multiple of `chunk`.
+  // Those of buckets that every rank moves are among them on every rank.
+  std::vector<Shard> owned() const;
+  // The elements for which `rank` speaks when all are gathered: those of owned(), but of those that
+  // every rank owns only its share. Disjoint, and together all elements.
+  std::vector<Shard> share_of(std::size_t rank) const;
+
+  // Moves parameters begin..begin+sum.size()-1, a chunk at most, of which `sum` is the gradient's sum
+  // over all leaves (zeros if none is present). `flags` are those that any rank raised in this step.
+  // Called for every chunk of owned(), once a step, from one thread at a time, which may not be the
+  // caller's.
+  using Move = std::function<void(std::size_t begin, std::span<const float> sum, unsigned flags)>;
+  void set_move(Move move);
+
+  // Starts a step; the one before is finished. leaf_present has L flags, 0 or 1. The sum over a subtree
+  // without a present leaf is not read.
+  void begin(std::span<const std::uint8_t> leaf_present, unsigned flags);
+
+  // The partial sums are final from element `begin` on, and the parameters there are not read any more
+  // before wait_for() says so.
+  void final_from(std::size_t begin);
+
+  // Waits until it is known which flags were raised on any rank.
+  unsigned raised();
+
+  // Waits until all parameters before element `end` have moved. Their partial sums may be overwritten.
+  void wait_for(std::size_t end);
+
+  // Waits until all of the step is done on this rank. Does nothing where no step was begun.
+  void finish();
+
+  // Collective, between steps: on rank 0 all = every rank's share_of() of its `mine`, `elements` floats
+  // each; elsewhere `all` is not looked at.
+  void gather_shares(std::span<const float> mine, std::span<float> all);
+
+  // What this rank does now, in up to eight characters: "forward". Other ranks that wait for it in vain
+  // say so. Costs a store.
+  void set_phase(std::string_view phase);
+
+  // The buckets, in the order of backward.
+  std::vector<Shard> buckets() const;
+
+  // Bytes of this rank's memory: parameters, partial sums and what messages need.
+  std::size_t memory_bytes() const;
+
+  // Seconds so far in which calls waited for other ranks with nothing to do.
+  double seconds_waited() const;
+
+  // Steps begun so far.
+  std::uint64_t step() const;
+
+  // For people: how ranks and buckets exchange what; and why the ranks of a node do not share memory,
+  // or nothing if they do or are alone.
+  std::string describe() const;
+  std::string why_not_shared() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace lockstep::comm

@@ -1,0 +1,233 @@
+#include "comm/parameter_exchange.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "comm_main.hpp"
+#include "serial_tree.hpp"
+
+namespace lockstep::comm {
+namespace {
+
+using test::Floats;
+using test::serial_sum;
+using test::world;
+using Options = ParameterExchange::Options;
+using Way = ParameterExchange::Way;
+
+bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
+// Leaves' gradients that repeat after `period` elements, so that large ones cost little to make.
+struct Gradients {
+  Gradients(std::size_t leaves, std::size_t period, std::uint32_t seed)
+      : values(test::random_leaves(leaves, period, seed)) {}
+  std::vector<Floats> values;
+};
+
+void repeat_into(std::span<float> out, const Floats& values) {
+  for (std::size_t at = 0; at < out.size(); at += values.size()) {
+    std::copy_n(values.begin(), std::min(values.size(), out.size() - at),
+                out.begin() + static_cast<std::ptrdiff_t>(at));
+  }
+}
+
+// An exchange whose parameters become the gradient's sum: then it is an all-reduce.
+class AllReduce {
+ public:
+  AllReduce(std::size_t leaves, std::size_t elements, const Options& options)
+      : leaves_(leaves), exchange_(world(), leaves, elements, options), moved_(elements) {
+    exchange_.set_move([this](std::size_t begin, std::span<const float> sum, unsigned flags) {
+      std::ranges::copy(sum, exchange_.parameters().begin() + static_cast<std::ptrdiff_t>(begin));
+      for (std::size_t i = begin; i < begin + sum.size(); ++i) ++moved_[i];
+      flags_seen_ |= flags;
+    });
+  }
+
+  // One step; what must not be read holds what would show.
+  void run(const Gradients& gradients, std::span<const std::uint8_t> present, unsigned flags) {
+    std::ranges::fill(moved_, 0);
+    flags_seen_ = 0;
+    for (std::size_t i = 0; i < exchange_.subtrees().size(); ++i) {
+      const auto sum = serial_sum(exchange_.subtrees()[i], gradients.values, present);
+      if (sum && !sum->empty()) {
+        repeat_into(exchange_.partial(i), *sum);
+      } else {
+        std::ranges::fill(exchange_.partial(i), 1e30F);
+      }
+    }
+    exchange_.begin(present, flags);
+    // As backward does: a piece after the other, from the end.
+    const std::size_t elements = moved_.size();
+    for (std::size_t quarter = 4; quarter-- > 0;) exchange_.final_from(elements / 4 * quarter);
+    raised_ = exchange_.raised();
+    exchange_.wait_for(elements / 2);
+    exchange_.finish();
+  }
+
+  void expect(const Gradients& gradients, std::span<const std::uint8_t> present, unsigned raised) {
+    const auto sum = serial_sum({0, leaves_}, gradients.values, present);
+    Floats expected(moved_.size());
+    if (sum && !sum->empty()) repeat_into(expected, *sum);
+    ASSERT_TRUE(same_bits(exchange_.parameters(), expected)) << exchange_.describe();
+    ASSERT_EQ(raised_, raised);
+    Floats owned(moved_.size());
+    for (const Shard& shard : exchange_.owned()) {
+      std::fill(owned.begin() + static_cast<std::ptrdiff_t>(shard.begin),
+                owned.begin() + static_cast<std::ptrdiff_t>(shard.end), 1.0F);
+    }
+    ASSERT_TRUE(std::ranges::equal(owned, moved_)) << "each owned element moves once, no other";
+    if (!exchange_.owned().empty()) {
+      ASSERT_EQ(flags_seen_, raised);
+    }
+  }
+
+  ParameterExchange& exchange() { return exchange_; }
+
+ private:
+  std::size_t leaves_;
+  ParameterExchange exchange_;
+  std::vector<int> moved_;
+  unsigned flags_seen_ = 0;
+  unsigned raised_ = 0;
+};
+
+// Every way through the code that this number of ranks has.
+std::vector<Options> all_options(const BucketSizes& buckets) {
+  std::vector<Options> all;
+  for (const std::size_t group : std::initializer_list<std::size_t>{1, 2, 3, 4}) {
+    if (world().size() % group != 0) continue;
+    const std::size_t groups = world().size() / group;
+    for (const Way way : {Way::pairwise, Way::direct}) {
+      if (way == Way::pairwise && (groups & (groups - 1)) != 0) continue;
+      for (const std::size_t replicated : std::initializer_list<std::size_t>{0, 32 << 10}) {
+        all.push_back({.buckets = buckets,
+                       .replicated_bytes = replicated,
+                       .way = way,
+                       .thread = group == 2,
+                       .group_ranks = group});
+      }
+    }
+  }
+  all.push_back({.buckets = buckets});
+  all.push_back({.buckets = buckets, .shared_memory = false});
+  return all;
+}
+
+class ParameterExchangeSizes : public testing::TestWithParam<std::size_t> {};
+
+// Many patterns in turn through one object, as batches of different shapes come: the bits of the serial
+// tree on every rank, whichever rank raises the flag or none.
+TEST_P(ParameterExchangeSizes, EqualsTheSerialTreeForEveryWayAndPattern) {
+  const std::size_t elements = GetParam();
+  constexpr std::size_t leaves = 8;
+  const Gradients gradients(leaves, std::min<std::size_t>(elements, 5003), 1);
+  for (const BucketSizes& buckets : {BucketSizes{}, BucketSizes{4096, 12288}}) {
+    for (const Options& options : all_options(buckets)) {
+      AllReduce sum(leaves, elements, options);
+      std::size_t raising = 0;  // size(): none
+      const auto patterns = test::presence_patterns(leaves);
+      // Large ones have seen all patterns when they were small.
+      const std::size_t tried = elements > 100'000 ? 3 : patterns.size();
+      for (std::size_t p = 0; p < tried; ++p) {
+        sum.run(gradients, patterns[p], raising == world().rank() ? 2 : 0);
+        sum.expect(gradients, patterns[p], raising < world().size() ? 2 : 0);
+        if (HasFatalFailure()) return;
+        raising = (raising + 1) % (world().size() + 1);
+      }
+    }
+  }
+}
+
+// Around a chunk, the limit of replicated buckets, and the first bucket's end.
+INSTANTIATE_TEST_SUITE_P(Sizes, ParameterExchangeSizes,
+                         testing::Values(0, 1, 15, 16, 17, 1000, 1023, 1024, 1025, 8191, 8192, 8193,
+                                         30'011, 262'143, 262'144, 262'145));
+
+TEST(ParameterExchange, TenMillionFloats) {
+  const Gradients gradients(16, 100'003, 3);
+  const std::vector<std::uint8_t> present(16, 1);
+  AllReduce sum(16, 10'000'000, {});
+  for (int step = 0; step < 2; ++step) {
+    sum.run(gradients, present, 0);
+    sum.expect(gradients, present, 0);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(ParameterExchange, TwoInTurnDoNotDisturbEachOther) {
+  const Gradients gradients(8, 999, 5);
+  const std::vector<std::uint8_t> present(8, 1);
+  AllReduce large(8, 1U << 20, {});
+  AllReduce small(8, 10, {});
+  for (int step = 0; step < 3; ++step) {
+    large.run(gradients, present, 1);
+    small.run(gradients, present, 0);
+    large.expect(gradients, present, 1);
+    small.expect(gradients, present, 0);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(ParameterExchange, SharesAreDisjointAndCover) {
+  for (const std::size_t elements : std::initializer_list<std::size_t>{0, 5000, 300'001}) {
+    for (const Options& options : all_options({8192, 40960})) {
+      ParameterExchange exchange(world(), 8, elements, options);
+      std::vector<int> owners(elements);
+      for (std::size_t r = 0; r < world().size(); ++r) {
+        for (const Shard& shard : exchange.share_of(r)) {
+          for (std::size_t i = shard.begin; i < shard.end; ++i) ++owners[i];
+        }
+      }
+      ASSERT_TRUE(std::ranges::all_of(owners, [](int n) { return n == 1; }));
+    }
+  }
+}
+
+TEST(ParameterExchange, EachRanksShareShrinksAsRanksGrow) {
+  ParameterExchange exchange(world(), 8, 4'000'000);
+  std::size_t owned = 0;
+  for (const Shard& shard : exchange.owned()) owned += shard.size();
+  EXPECT_NEAR(static_cast<double>(owned), 4e6 / static_cast<double>(world().size()),
+              4.0 * 2 * chunk);
+}
+
+// Parameters of the last elements are there while those of the first still wait for their gradient.
+TEST(ParameterExchange, MovesBucketsBeforeTheRestIsFinal) {
+  constexpr std::size_t elements = 100'000;
+  ParameterExchange exchange(world(), 8, elements, {.buckets = {65536, 65536}});
+  std::atomic<std::size_t> moved_from{elements};
+  exchange.set_move([&](std::size_t begin, std::span<const float>, unsigned) {
+    if (begin < moved_from) moved_from = begin;
+  });
+  exchange.begin(std::vector<std::uint8_t>(8, 1), 0);
+  exchange.final_from(elements - 20'000);  // all of the first bucket, some of the second
+  exchange.raised();
+  EXPECT_GE(moved_from, elements - 20'000);
+  exchange.final_from(0);
+  exchange.finish();
+  EXPECT_LT(moved_from, elements - 20'000);
+}
+
+TEST(ParameterExchange, WrongArgumentsThrowBeforeAnythingIsSent) {
+  EXPECT_THROW(ParameterExchange(world(), 6, 5), std::invalid_argument);
+  if (world().size() > 2) {
+    EXPECT_THROW(ParameterExchange(world(), 2, 5), std::invalid_argument)
+        << "more ranks than leaves";
+  }
+  EXPECT_THROW(ParameterExchange(world(), 8, 5, {.buckets = {0, 1}}), std::invalid_argument);
+  ParameterExchange exchange(world(), 8, 5);
+  EXPECT_THROW(exchange.begin(std::vector<std::uint8_t>(7, 1), 0), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace lockstep::comm
