@@ -32,3 +32,12 @@ if(NOT LOCKSTEP_SANITIZE AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
     # Where the system does not let a process be traced, this is said instead of "Passed".
     SKIP_REGULAR_EXPRESSION "were NOT counted")
 endif()
+
+# Scripts that make a cluster of this machine, where it lets them; else they say in a line why not.
+# They measure how long a run takes to end, and so run by themselves.
+if(NOT LOCKSTEP_SANITIZE AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  foreach(name IN ITEMS multihost slurm)
+    add_test(NAME ${name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/${name} $<TARGET_FILE:lockstep>)
+    set_tests_properties(${name} PROPERTIES TIMEOUT 400 RUN_SERIAL TRUE SKIP_RETURN_CODE 77)
+  endforeach()
+endif()

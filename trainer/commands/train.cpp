@@ -89,9 +89,10 @@ class TrainRun {
                 "go");
       return ExitCode::done;
     }
-    const StopSignal signal;
+    StopSignal signal;
     const TrainingEnd end = training.run(record_ ? record_->observer() : TrainingObserver{},
                                          [&] { return signal.requested(); });
+    signal.ignore_late_ones();
     if (end == TrainingEnd::stopped_by_signal) {
       const std::string_view name = signal.name();
       say(fmt::format("stopped by {} after step {}; go on with --resume",
