@@ -1,6 +1,7 @@
 #include "nn/optimizer.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "nn/parallel.hpp"
 
@@ -117,9 +118,22 @@ void Optimizer<T>::update(const Update<T>& rule, std::size_t begin,
 }
 
 template <class T>
+Update<T> Optimizer<T>::clipped(Update<T> rule, std::size_t samples, double gradient_norm) const {
+  const double scale = options_.clip_norm / (gradient_norm + 1e-6);
+  if (!(scale >= 1)) rule.per_sample = static_cast<T>(scale / static_cast<double>(samples));
+  return rule;
+}
+
+template <class T>
 void Optimizer<T>::update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
                           std::span<const T> gradient) {
-  const Update<T> rule = rule_at(step, samples, parameters);
+  Update<T> rule = rule_at(step, samples, parameters);
+  if (clips()) rule = clipped(rule, samples, std::sqrt(mean_gradient_squares(samples, gradient)));
+  update_all(rule, gradient);
+}
+
+template <class T>
+void Optimizer<T>::update_all(const Update<T>& rule, std::span<const T> gradient) const {
   const double operations = 20.0 * static_cast<double>(gradient.size());
   for_each_part(parts_of(gradient.size(), kPart), operations, [&](std::size_t part) {
     const std::size_t begin = part * kPart;

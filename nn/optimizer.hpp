@@ -18,7 +18,8 @@
 //             w -= a M / (sqrt(V) + e)
 //
 // `epsilon_inside_root` divides by sqrt(s + e) instead. Penalties add l1 sign(w) + l2 w to g, for
-// weights and, if asked, biases.
+// weights and, if asked, biases. `clip_norm` c scales g, before penalties, by min(1, c / (|g| + 1e-6)),
+// |g| its Euclidean norm over all parameters (R. Pascanu et al., ICML 2013; the 1e-6 as in PyTorch).
 //
 // An Optimizer owns its moments, in the parameters' layout. One caller at a time; runs on the caller's
 // task arena; local.
@@ -59,6 +60,7 @@ struct OptimizerOptions {
   double l1 = 0;
   double l2 = 0;
   bool penalise_biases = false;
+  double clip_norm = 0;  // 0: off
 };
 
 // A buffer that an optimizer keeps from one update to the next.
@@ -79,11 +81,16 @@ class Optimizer {
   // the moments: for whoever has the gradient piece by piece.
   Update<T> rule_at(std::uint64_t step, std::size_t samples, std::span<T> parameters) const;
 
+  // Whether updates depend on the norm of the whole gradient; then `rule` for that norm.
+  bool clips() const { return options_.clip_norm > 0; }
+  Update<T> clipped(Update<T> rule, std::size_t samples, double gradient_norm) const;
+
   // Moves the elements from `begin` on by their gradient, a multiple of kLanes each. From any thread, as
   // long as elements are distinct.
   void update(const Update<T>& rule, std::size_t begin, std::span<const T> gradient) const;
 
-  // The same for the whole gradient at once.
+  // The same for the whole gradient at once; without a rule, by that of rule_at(), clipped if need be.
+  void update_all(const Update<T>& rule, std::span<const T> gradient) const;
   void update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
               std::span<const T> gradient);
 

@@ -99,6 +99,26 @@ TEST_F(ContractTest, WholeBatchIsTheSameForAllRanksAndThreads) {
   expect_same_for_all_ranks_and_threads();
 }
 
+// What all of the gradient decides, each rank with a share of it, in several buckets and in one.
+TEST_F(ContractTest, ClippingIsTheSameForAllRanks) {
+  prepare(
+      "[optimizer]\nname = \"momentum\"\nclip_norm = 0.5\n[training]\nbatch_size = 100\nsteps = "
+      "25\n");
+  ASSERT_EQ(train("alone", 1, 1).exit_code, 0);
+  ASSERT_EQ(train("free", 1, 1, "--set optimizer.clip_norm=0").exit_code, 0);
+  EXPECT_NE(result("free"), result("alone"));
+  for (const int ranks : {2, 3, 5}) {
+    for (const std::string how : {"", "--set comm.bucket_mib=0.02 --set comm.first_bucket_mib=0.02",
+                                  "--set comm.shared_memory=false"}) {
+      const auto ending = train("with_others", ranks, 1, how);
+      ASSERT_EQ(ending.exit_code, 0) << ending.output;
+      EXPECT_EQ(result("with_others"), result("alone")) << ranks << " ranks " << how;
+      EXPECT_EQ(metrics("with_others"), metrics("alone")) << ranks << " ranks " << how;
+      std::filesystem::remove_all(path("with_others"));
+    }
+  }
+}
+
 // Also where gradients are told of in pieces, and go in many buckets.
 TEST_F(ContractTest, HowRanksExchangeChangesNothing) {
   prepare(

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -56,6 +57,28 @@ void expect_formula(const OptimizerOptions& options, const Formula& formula) {
 TEST(Optimizer, Sgd) {
   expect_formula({.rule = UpdateRule::sgd, .learning_rate = 0.3},
                  [](double, double w, double g, double(&)[2]) { return w - 0.3 * g; });
+}
+
+// A gradient longer than the limit is scaled to it, before penalties; a shorter one is left alone.
+TEST(Optimizer, ClippingScalesTheWholeGradient) {
+  const ParameterLayout tensors = layout();
+  for (const double limit : {0.5, 1e3}) {
+    Optimizer<double> optimizer(
+        tensors, {.rule = UpdateRule::sgd, .learning_rate = 0.3, .l2 = 0.1, .clip_norm = limit});
+    AlignedBuffer<double> w(tensors.buffer_size()), g(tensors.buffer_size());
+    test::fill_uniform(w.span().first(kCount), 1);
+    test::fill_uniform(g.span().first(kCount), 2);
+    const std::vector<double> before(w.data(), w.data() + kCount);
+    double squares = 0;
+    for (std::size_t i = 0; i < kCount; ++i) squares += g.data()[i] * g.data()[i] / 16;
+    const double scale = std::min(1.0, limit / (std::sqrt(squares) + 1e-6));
+    ASSERT_EQ(scale < 1, limit < 1);
+    optimizer.update(1, 4, w.span(), g.span());
+    for (std::size_t i = 0; i < kCount; ++i) {
+      const double expected = before[i] - 0.3 * (scale * g.data()[i] / 4 + 0.1 * before[i]);
+      ASSERT_NEAR(w.data()[i], expected, 1e-14) << i;
+    }
+  }
 }
 
 TEST(Optimizer, Momentum) {

@@ -60,6 +60,7 @@ struct OptimizerConfig {
   double beta2 = 0.999;                     // adam, [0, 1)
   double decay = 0.99;                      // rmsprop: share of the old mean square kept, [0, 1)
   std::optional<double> epsilon;            // default: 1e-8 (adam, rmsprop), 1e-10 (adagrad)
+  double clip_norm = 0;                     // 0: off
   std::optional<bool> epsilon_inside_root;  // default: as the optimizer's source has it
 };
 

@@ -158,6 +158,8 @@ void describe(Visitor& v, C& c) {
   v.field(Field{"epsilon_inside_root", any, "sqrt(s + epsilon) instead of sqrt(s) + epsilon",
                 "by optimizer"},
           o.epsilon_inside_root);
+  v.field(Field{"clip_norm", at_least(0), "scales a longer gradient down to this norm (0: off)"},
+          o.clip_norm);
 
   v.section("regularization");
   auto& r = c.regularization;

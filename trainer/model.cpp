@@ -72,6 +72,7 @@ nn::OptimizerOptions optimizer_options(const Config& config) {
   options.epsilon_inside_root = optimizer.epsilon_inside_root.value_or(false);
   options.l1 = config.regularization.l1;
   options.l2 = config.regularization.l2;
+  options.clip_norm = optimizer.clip_norm;
   options.penalise_biases = config.regularization.biases;
   return options;
 }

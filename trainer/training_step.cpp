@@ -6,6 +6,9 @@
 #include "nn/parallel.hpp"
 
 namespace lockstep::trainer {
+
+using Sums = comm::ParameterExchange::Sums;
+
 namespace {
 
 // Flags of the reduction.
@@ -65,9 +68,11 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
   }
   present_subtrees_.reserve(subtree_rows_.size());
   present_leaves_.reserve(leaves_.end - leaves_.begin);
-  exchange_.set_move([this](std::size_t begin, std::span<const float> sum, unsigned flags) {
-    move(begin, sum, flags);
-  });
+  exchange_.set_move(
+      [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
+        move(begin, sum, flags);
+      },
+      [this](std::size_t begin, std::span<const float> sum, unsigned) { note(begin, sum); });
 }
 
 TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std::uint32_t> batch,
@@ -105,16 +110,18 @@ void TrainingStep::compute_alone(const nn::Pass& pass, std::size_t rows, const L
                                  Wish wish, Outcome& outcome) {
   outcome.diverged = !losses(pass, rows, sums);
   outcome.stop = wish.stop;
-  if (!wish.stop && !wish.gradient_norm) {
+  nn::Optimizer<float>& optimizer = *move_.optimizer;
+  if (!wish.stop && !wish.gradient_norm && !optimizer.clips()) {
     gradients(pass, rows, &move_.rule);
     return;
   }
   gradients(pass, rows, nullptr);
   const std::span<const float> gradient = exchange_.partial(0);
-  outcome.gradient_norm =
-      std::sqrt(move_.optimizer->mean_gradient_squares(move_.samples, gradient));
-  outcome.diverged = outcome.diverged || !std::isfinite(*outcome.gradient_norm);
-  move_.optimizer->update(pass.step, move_.samples, exchange_.parameters(), gradient);
+  const double norm = std::sqrt(optimizer.mean_gradient_squares(move_.samples, gradient));
+  outcome.gradient_norm = norm;
+  outcome.diverged = outcome.diverged || !std::isfinite(norm);
+  if (optimizer.clips()) move_.rule = optimizer.clipped(move_.rule, move_.samples, norm);
+  optimizer.update_all(move_.rule, gradient);
 }
 
 // A rank without samples has nothing to add, but its share to move.
@@ -132,23 +139,36 @@ void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const Le
   exchange_.finish();
   exchange_.set_phase("backward");
   move_ = next_move;
-  exchange_.begin(bounds_.present(), (stop ? kStop : 0) | (finite ? 0 : kDiverged));
+  const bool clips = move_.optimizer->clips();
+  exchange_.begin(bounds_.present(), (stop ? kStop : 0) | (finite ? 0 : kDiverged),
+                  clips ? Sums::hold : Sums::move);
   if (rows > 0) gradients(pass, rows, nullptr);
   exchange_.final_from(0);
   const unsigned raised = exchange_.raised();
   outcome.stop = (raised & kStop) != 0;
   outcome.diverged = (raised & kDiverged) != 0;
+  if (clips) {
+    exchange_.wait_for_sums();
+    outcome.gradient_norm = std::sqrt(sum_of_all_squares());
+    move_.rule = move_.optimizer->clipped(move_.rule, move_.samples, *outcome.gradient_norm);
+    exchange_.release();
+  }
   exchange_.set_phase("input");
-  if (!next_move.gradient_norm && !outcome.stop && !outcome.diverged) return;
+  const bool told = next_move.gradient_norm || outcome.stop || outcome.diverged;
+  if (told) exchange_.finish();
+  if (told && !clips) outcome.gradient_norm = std::sqrt(sum_of_all_squares());
+  if (!outcome.gradient_norm || std::isfinite(*outcome.gradient_norm)) return;
   exchange_.finish();
-  outcome.gradient_norm = std::sqrt(sum_of_all_squares());
-  outcome.diverged = outcome.diverged || !std::isfinite(*outcome.gradient_norm);
+  outcome.diverged = true;
+}
+
+void TrainingStep::note(std::size_t begin, std::span<const float> sum) {
+  move_.optimizer->note_squares(move_.samples, begin, sum);
 }
 
 void TrainingStep::move(std::size_t begin, std::span<const float> sum, unsigned flags) {
-  if (move_.gradient_norm || (flags & kStop) != 0) {
-    move_.optimizer->note_squares(move_.samples, begin, sum);
-  }
+  const bool noted = move_.optimizer->clips();
+  if (!noted && (move_.gradient_norm || (flags & kStop) != 0)) note(begin, sum);
   const auto parameters = exchange_.parameters().subspan(begin, sum.size());
   guard_.before_move(move_.step, begin, parameters);
   move_.optimizer->update(move_.rule, begin, sum);

@@ -44,7 +44,8 @@ class TrainingStep {
 
   // What came of a step, the same on every rank but for the time.
   struct Outcome {
-    // Euclidean norm of the mean gradient, where it was wished for or the run is to stop.
+    // Euclidean norm of the mean gradient, before it is clipped, where it was wished for, is clipped by
+    // or the run is to stop.
     std::optional<double> gradient_norm;
     bool stop = false;      // some rank was asked to stop
     bool diverged = false;  // a sample's loss is not finite, or the norm is not
@@ -106,6 +107,7 @@ class TrainingStep {
                      Outcome& outcome);
   void compute_with_others(nn::Pass pass, std::size_t rows, const LeafSums& sums,
                            const Move& next_move, bool stop, Outcome& outcome);
+  void note(std::size_t begin, std::span<const float> sum);
   void move(std::size_t begin, std::span<const float> sum, unsigned flags);
   double sum_of_all_squares();
   bool losses(const nn::Pass& pass, std::size_t rows, const LeafSums& sums);
