@@ -68,6 +68,7 @@ struct ParameterExchange::State {
   std::size_t rank;
   std::size_t ranks;
   std::size_t elements;
+  std::size_t extra;
   std::string why_not_shared;
   ExchangeState shared;
   detail::NodeMemory memory;
@@ -92,6 +93,7 @@ ParameterExchange::State::State(Communicator& parent, std::size_t leaves, std::s
     : rank(parent.rank()),
       ranks(parent.size()),
       elements(element_count),
+      extra(options.extra),
       shared(leaves),
       lock(parent.state().session->calls_mpi) {
   if (ranks > leaves) {
@@ -132,7 +134,7 @@ void ParameterExchange::State::arrange(Communicator& parent, const Options& opti
     }
   }
   const auto layout = [&] {
-    return SegmentLayout{buckets_of(elements, options.buckets).size(), elements,
+    return SegmentLayout{buckets_of(elements, options.buckets).size(), elements + extra,
                          most_subtrees(shared.subtrees_of_member)};
   };
   if (shared.hierarchy.members > 1) {
@@ -309,11 +311,11 @@ ParameterExchange& ParameterExchange::operator=(ParameterExchange&& other) noexc
 }
 
 std::span<float> ParameterExchange::parameters() {
-  return {state_->shared.own_segment().parameters(), state_->elements};
+  return {state_->shared.own_segment().parameters(), state_->elements + state_->extra};
 }
 
 std::span<const float> ParameterExchange::parameters() const {
-  return {state_->shared.own_segment().parameters(), state_->elements};
+  return {state_->shared.own_segment().parameters(), state_->elements + state_->extra};
 }
 
 std::span<const Subtree> ParameterExchange::subtrees() const {
