@@ -20,7 +20,7 @@
 // `epsilon_inside_root` divides by sqrt(s + e) instead. Penalties add l1 sign(w) + l2 w to g, for
 // weights and, if asked, biases.
 //
-// An Optimizer owns its moments, in the parameters' layout. One caller at a time; runs on the caller's
+// An Optimizer owns its moments, in the layout of what is trained. One caller at a time; runs on the caller's
 // task arena; local.
 #pragma once
 
