@@ -203,7 +203,7 @@ void BatchNorm<T>::forward_batch(const Pass& pass, std::span<const T> parameters
   const Kernels<T>& kernel = kernels<T>();
   const Group batch = group(scratch, 0);
   const std::size_t width = this->outputs();
-  // Every element comes from memory for an operation or two.
+  // Every element comes from memory for an operation or two. Sums of columns are what a bias's gradient is.
   const double operations = 8;
   const auto sums = sum_over_batch<T>(pass, {batch.mean, padded_}, [&](std::size_t i, T* sum) {
     for_each_column_part(x.rows, width, operations, [&](std::size_t begin, std::size_t cols) {

@@ -2,7 +2,7 @@
 //
 // A layer owns no weights, no threads and no buffers; parameters, inputs, outputs and gradients
 // come as views. Matrices have a row per sample. All calls are const, safe from any thread for
-// distinct outputs, and local. They run on the threads of the caller's task arena.
+// distinct outputs, and local, but for what Pass says. They run on the threads of the caller's task arena.
 #pragma once
 
 #include <cstddef>
@@ -72,7 +72,7 @@ class BatchSum {
 template <class T>
 struct SubtreeGradient {
   SubtreeRows leaf_rows;
-  std::span<T> gradient;  // flat buffer in the parameters' layout; a sum over samples, not a mean
+  std::span<T> gradient;  // flat buffer of what is trained; a sum over samples, not a mean
 
   // If set, this subtree is the whole tree, and backward moves the parameters by the gradient right
   // where it is computed, after their last use; `gradient` is scratch then.
@@ -105,7 +105,8 @@ class Layer {
   // Sets this layer's parameters in the flat buffer to their initial values.
   virtual void initialize(std::uint64_t /*seed*/, std::span<T> /*parameters*/) const {}
 
-  // y = f(x). x: rows × inputs, y: rows × outputs. `scratch` may be smaller than scratch_size().
+  // y = f(x). x: rows × inputs, y: rows × outputs. `scratch` may be smaller than scratch_size(),
+  // unless it is kept.
   virtual void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                        MatrixView<T> y, std::span<T> scratch) const = 0;
 

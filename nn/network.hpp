@@ -2,8 +2,9 @@
 //
 // A Network is immutable and owns its layers; parameters and gradients are the caller's flat
 // buffers, activations the caller's Workspace. Parameters are named as in a PyTorch nn.Sequential
-// over the descriptions: layer i has "i.weight" and "i.bias". Safe from any thread for distinct
-// workspaces; runs on the caller's task arena; local.
+// over the descriptions: layer i has "i.weight" and "i.bias", batch_norm "i.running_mean" and
+// "i.running_var" as well. Safe from any thread for distinct workspaces; runs on the caller's task
+// arena; local, but for what Pass says.
 #pragma once
 
 #include <cstdint>

@@ -44,12 +44,11 @@ struct LayerConfig {
                                      // he, xavier, normal, uniform, zero, constant
   double scale = 0.05;     // normal: standard deviation; uniform: half width; constant: value
   double rate = 0.0;       // dropout = p, [0, 1): share of units dropped
-  bool batch_norm = true;  // batch_norm = true; nothing else is a layer
+  bool batch_norm = true;  // batch_norm: what its key says; false is an error
   double momentum = 0.1;   // batch_norm: share that a batch has in the running statistics, (0, 1]
   double epsilon = 1e-5;   // batch_norm: added to the variance, > 0
   bool affine = true;      // batch_norm: learn a weight and a bias for each unit
-  std::string scope =
-      "batch";  // batch_norm: whose mean and variance: of the batch, or of each leaf
+  std::string scope = "batch";  // batch_norm: what has a mean and variance of its own: batch, leaf
 };
 
 struct ModelConfig {
