@@ -33,6 +33,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -51,8 +52,12 @@ class ParameterExchange {
     // A bucket of up to this many bytes is summed as a whole by every rank, which spares the way back.
     std::size_t replicated_bytes = 32 << 10;
     Way way = Way::automatic;
+    // Sums go between nodes as bfloat16, half the bytes. The one option that leaves the contract: the bits
+    // of the sum then depend on the number of nodes.
+    bool round_messages = false;
     bool shared_memory = true;    // between ranks of a node
     bool thread = true;           // goes on while the caller computes
+    bool watched = true;          // its state is told when a rank gives up: one exchange at a time
     std::size_t group_ranks = 0;  // ranks that share memory: neighbours; 0: those of a node
     std::size_t extra = 0;        // floats behind the elements that are no part of any exchange
   };
@@ -89,13 +94,19 @@ class ParameterExchange {
   // Moves parameters begin..begin+sum.size()-1, a chunk at most, of which `sum` is the gradient's sum
   // over all leaves (zeros if none is present). `flags` are those that any rank raised in this step.
   // Called for every chunk of owned(), once a step, from one thread at a time, which may not be the
-  // caller's.
+  // caller's. `note` is called with the same sums, before, in steps that hold them.
   using Move = std::function<void(std::size_t begin, std::span<const float> sum, unsigned flags)>;
-  void set_move(Move move);
+  void set_move(Move move, Move note = {});
 
   // Starts a step; the one before is finished. leaf_present has L flags, 0 or 1. The sum over a subtree
   // without a present leaf is not read.
-  void begin(std::span<const std::uint8_t> leaf_present, unsigned flags);
+  // A step that holds its sums has parameters that move by what all sums are together, as clipping wants:
+  // none moves before release(). wait_for_sums() waits until this rank's are there and noted; from then
+  // until release() the exchange calls no MPI.
+  enum class Sums { move, hold };
+  void begin(std::span<const std::uint8_t> leaf_present, unsigned flags, Sums sums = Sums::move);
+  void wait_for_sums();
+  void release();
 
   // The partial sums are final from element `begin` on, and the parameters there are not read any more
   // before wait_for() says so.
@@ -113,6 +124,19 @@ class ParameterExchange {
   // Collective, between steps: on rank 0 all = every rank's share_of() of its `mine`, `elements` floats
   // each; elsewhere `all` is not looked at.
   void gather_shares(std::span<const float> mine, std::span<float> all);
+
+  // What this rank does now, in up to eight characters: "forward". Other ranks that wait for it in vain
+  // say so. Costs a store.
+  void set_phase(std::string_view phase);
+
+  // The buckets, in the order of backward.
+  std::vector<Shard> buckets() const;
+
+  // Bytes of this rank's memory: parameters, partial sums and what messages need.
+  std::size_t memory_bytes() const;
+
+  // Seconds so far in which calls waited for other ranks with nothing to do.
+  double seconds_waited() const;
 
   // Steps begun so far.
   std::uint64_t step() const;

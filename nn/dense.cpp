@@ -67,8 +67,9 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
 
 template <class T>
 std::size_t Dense<T>::scratch_size(std::size_t rows) const {
-  return std::max(weight_gradient_scratch<T>(rows, this->inputs(), this->outputs()),
-                  multiply_scratch<T>(rows, this->inputs(), this->outputs()));
+  return std::max({weight_gradient_scratch<T>(rows, this->inputs(), this->outputs()),
+                   multiply_scratch<T>(rows, this->inputs(), this->outputs()),
+                   multiply_scratch<T>(rows, this->outputs(), this->inputs())});
 }
 
 template <class T>
@@ -94,7 +95,7 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
     product.b_transposed = true;
     product.precision = options_.precision;
     product.c = d_x;
-    multiply(product);
+    multiply(product, scratch);
   }
   if (options_.bias) {
     for (const SubtreeGradient<T>& subtree : subtrees) {
@@ -107,7 +108,7 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
     }
   }
   // Last: from the end of the weights to their beginning, and on the way others may take what is done.
-  weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch, pass.flow);
+  weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch, options_.precision, pass.flow);
 }
 
 template class Dense<float>;

@@ -136,9 +136,10 @@ Workspace<T>::Workspace(const Network<T>& network, std::size_t rows, bool traini
     kept_.emplace_back(layer->keeps_scratch() ? wanted : 0);
     if (!layer->keeps_scratch()) scratch = std::max(scratch, wanted);
   }
+  // Without training, forward has a use for it under bfloat16 alone.
+  if (training || network.precision() == Precision::bfloat16) scratch_ = AlignedBuffer<T>(scratch);
   if (!training) return;
   for (auto& buffer : d_outputs_) buffer = AlignedBuffer<T>(rows * widest);
-  scratch_ = AlignedBuffer<T>(scratch);
 }
 
 template <class T>

@@ -99,6 +99,7 @@ class Optimizer {
   double mean_gradient_squares(std::size_t samples, std::span<const T> gradient);
 
   std::span<Moment<T>> moments() { return moments_; }
+  std::span<const Moment<T>> moments() const { return moments_; }
   const OptimizerOptions& options() const { return options_; }
 
  private:

@@ -22,6 +22,10 @@ inline constexpr std::size_t kFewRows = 4;
 
 namespace detail {
 
+// Kernels of one instruction set that multiply alike, of single factors or of pairs.
+template <class T>
+using ProductPanels = decltype(Kernels<T>::product_panels);
+
 // Few rows times a large matrix: a part has some rows of that, which lie together in memory, and are
 // those that its thread moves when it comes to their gradient (gradient_in_slots). Each block of the
 // depth has its sums in `scratch`, and they are added up in the end.
@@ -59,17 +63,19 @@ void multiply_by_blocks(const Product<T>& product, double operations, T* scratch
 
 }  // namespace detail
 
-// Elements of scratch of which multiply() can make use.
+// Elements of scratch of which multiply() can make use: the sums of blocks, or pairs of a's factors.
 template <class T>
 std::size_t multiply_scratch(std::size_t rows, std::size_t depth, std::size_t cols) {
-  return std::min(rows, kFewRows) * parts_of(depth, kDepthBlock) * padded_stride(cols);
+  return std::max(std::min(rows, kFewRows) * parts_of(depth, kDepthBlock) * padded_stride(cols),
+                  rows * padded_stride(parts_of(depth, 2)));
 }
 
 namespace detail {
 
 // A part has some rows and some panels.
 template <class T>
-void multiply_in_parts(const Product<T>& product, std::size_t panels, double operations) {
+void multiply_in_parts(const Product<T>& product, std::size_t panels, double operations,
+                       ProductPanels<T> product_panels) {
   // Enough rows a part that packing a panel of the other factor costs little beside its use. Where
   // there is little of that, fewer will do.
   constexpr std::size_t kRowsPerPart = 512;
@@ -86,8 +92,8 @@ void multiply_in_parts(const Product<T>& product, std::size_t panels, double ope
   const auto compute = [&](std::size_t part) {
     const std::size_t block = part / groups;
     const std::size_t panel = part % groups * at_once;
-    kernels<T>().product_panels(product, block * rows / row_blocks, (block + 1) * rows / row_blocks,
-                                panel, std::min(at_once, panels - panel));
+    product_panels(product, block * rows / row_blocks, (block + 1) * rows / row_blocks, panel,
+                   std::min(at_once, panels - panel));
   };
   if (rows <= kFewRows) {
     for_each_part_of_memory(groups * row_blocks, operations, compute);
@@ -96,26 +102,45 @@ void multiply_in_parts(const Product<T>& product, std::size_t panels, double ope
   }
 }
 
+// Packs pairs of a's factors into `scratch`, and tells the product.
+template <class T>
+void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
+  const MatrixView<const T> a = product.a;
+  const MatrixView<T> pairs{scratch, a.rows, a.cols, padded_stride(parts_of(a.cols, 2))};
+  for_each_row_block(a.rows, static_cast<double>(a.cols), [&](std::size_t begin, std::size_t end) {
+    kernel.pack_pairs({a.row(begin), end - begin, a.cols, a.stride},
+                      {pairs.row(begin), end - begin, pairs.cols, pairs.stride});
+  });
+  product.a = pairs;
+}
+
 }  // namespace detail
 
-// c = activation(a · b + bias). With scratch, which may be empty, few rows are shared out better.
+// c = activation(a · b + bias). With scratch, which may be empty, few rows are shared out better, and
+// bfloat16 goes by pairs where the processor can.
 template <class T>
-void multiply(const Product<T>& product, std::span<T> scratch = {}) {
+void multiply(Product<T> product, std::span<T> scratch = {}) {
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = product.a.rows;
   const std::size_t depth = product.a.cols;
   const std::size_t panels = parts_of(product.c.cols, kernel.panel_width);
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(depth) *
                             static_cast<double>(product.c.cols);
+  detail::ProductPanels<T> product_panels = kernel.product_panels;
+  if (product.precision == Precision::bfloat16 && kernel.pairs != nullptr && rows > kFewRows &&
+      scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols)) {
+    detail::pack_pairs(*kernel.pairs, product, scratch.data());
+    product_panels = kernel.pairs->product_panels;
+  }
   if (operations < kOperationsWorthATask) {
     for (std::size_t panel = 0; panel < panels; panel += kPanelsAtOnce) {
-      kernel.product_panels(product, 0, rows, panel, std::min(kPanelsAtOnce, panels - panel));
+      product_panels(product, 0, rows, panel, std::min(kPanelsAtOnce, panels - panel));
     }
   } else if (rows <= kFewRows && !product.b_transposed && depth > kDepthBlock &&
              scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols)) {
     detail::multiply_by_blocks(product, operations, scratch.data());
   } else {
-    detail::multiply_in_parts(product, panels, operations);
+    detail::multiply_in_parts(product, panels, operations, product_panels);
   }
 }
 
@@ -143,10 +168,26 @@ std::size_t weight_gradient_scratch(std::size_t rows, std::size_t inputs, std::s
 
 namespace detail {
 
-// Packs both factors of a weight gradient into `scratch`, and tells the job.
+// Calls pack(begin, end, step) for the samples in [begin, end), leaf by leaf and whole pairs of a
+// leaf: those whose first sample is in there. The steps are those of PairKernels.
+template <class Pack>
+void for_each_leaf_in(std::span<const std::size_t> leaf_rows, std::size_t begin, std::size_t end,
+                      const Pack& pack) {
+  const auto after = std::ranges::upper_bound(leaf_rows, begin) - leaf_rows.begin();
+  for (auto l = static_cast<std::size_t>(std::max<std::ptrdiff_t>(after, 1)) - 1;
+       l + 1 < leaf_rows.size() && leaf_rows[l] < end; ++l) {
+    const std::size_t leaf = leaf_rows[l];
+    const std::size_t from = begin <= leaf ? 0 : round_up(begin - leaf, 2);
+    const std::size_t to = std::min(leaf_rows[l + 1] - leaf, round_up(end - leaf, 2));
+    if (from < to) pack(leaf + from, leaf + to, leaf + from / 2);
+  }
+}
+
+// Packs both factors of a weight gradient into `scratch`, and tells the job. As pairs they are packed
+// for the leaves of this one subtree.
 template <class T>
 void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
-                  WeightGradient<T>& job) {
+                  const PairKernels<T>* pairs, WeightGradient<T>& job) {
   const Kernels<T>& kernel = kernels<T>();
   T* packed_x = scratch + x.rows * round_up(d_y.cols, kernel.panel_width);
   constexpr std::size_t kRowsPerPart = 32;
@@ -155,7 +196,16 @@ void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
   for_each_part(2 * blocks, operations, [&](std::size_t part) {
     const std::size_t begin = part / 2 * kRowsPerPart;
     const std::size_t end = std::min(x.rows, begin + kRowsPerPart);
-    if (part % 2 == 0) {
+    if (pairs != nullptr) {
+      for_each_leaf_in(job.leaf_rows, begin, end,
+                       [&](std::size_t first, std::size_t last, std::size_t step) {
+                         if (part % 2 == 0) {
+                           pairs->pack_strips(x, first, last, step, packed_x);
+                         } else {
+                           pairs->pack_panels(d_y, first, last, step, scratch);
+                         }
+                       });
+    } else if (part % 2 == 0) {
       kernel.pack_strips(x, begin, end, packed_x);
     } else {
       kernel.pack_panels(d_y, begin, end, scratch);
@@ -216,11 +266,15 @@ void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGra
 // begin with them: 2 MiB.
 inline constexpr std::size_t kElementsWorthTelling = std::size_t{1} << 19;
 
+// A kernel of one instruction set for a weight gradient, of single factors or of pairs.
+template <class T>
+using GradientTiles = decltype(Kernels<T>::weight_gradient);
+
 // A part has some rows of weights by some panels, and the next part the panels beside it: weights and
 // moments, which are read and written once, then come row after row, as memory gives them fastest.
 template <class T>
-void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input,
-                       std::size_t end_input) {
+void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input,
+                       GradientTiles<T> weight_gradient) {
   // Many samples make a panel of d_y too large for the first-level cache, so more tiles share it.
   constexpr std::size_t kManyRows = 512;
   constexpr std::size_t kPanelsPerPart = 4;
@@ -237,36 +291,41 @@ void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input,
     const std::size_t end = std::min(end_input, begin + inputs_per_part);
     const std::size_t panel = part % groups * kPanelsPerPart;
     for (std::size_t p = panel; p < std::min(panels, panel + kPanelsPerPart); ++p) {
-      kernel.weight_gradient(job, begin, end, p);
+      weight_gradient(job, begin, end, p);
     }
   });
 }
 
 // The same for all inputs; where somebody waits for it, in pieces from the last input to the first.
 template <class T>
-void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset, ParameterFlow* flow) {
+void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset, ParameterFlow* flow,
+                        GradientTiles<T> weight_gradient) {
   std::size_t end = job.inputs;
   if (flow != nullptr) {
     const std::size_t tile = kernels<T>().tile_inputs;
     const std::size_t inputs = round_up(parts_of(kElementsWorthTelling, job.outputs), 8 * tile);
     for (; end > inputs; flow->final_from(offset + end * job.outputs)) {
       const std::size_t begin = (end - 1) / inputs * inputs;
-      gradient_in_tiles(job, begin, end);
+      gradient_in_tiles(job, begin, end, weight_gradient);
       end = begin;
     }
   }
-  gradient_in_tiles(job, 0, end);
+  gradient_in_tiles(job, 0, end, weight_gradient);
 }
 
 }  // namespace detail
 
 // For each subtree, the slice of its gradient at `offset`, inputs × outputs, = sum over its leaves'
 // samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it. A
-// flow, if any, is told of pieces on the way, but not of the last one.
+// flow, if any, is told of pieces on the way, but not of the last one. Under bfloat16 both factors are
+// rounded already.
 template <class T>
 void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                       std::span<const SubtreeGradient<T>> subtrees, std::size_t offset,
-                      std::span<T> scratch, ParameterFlow* flow = nullptr) {
+                      std::span<T> scratch, Precision precision = Precision::float32,
+                      ParameterFlow* flow = nullptr) {
+  const Kernels<T>& kernel = kernels<T>();
+  const PairKernels<T>* pairs = precision == Precision::bfloat16 ? kernel.pairs : nullptr;
   WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols};
   bool packed = false;
   for (const SubtreeGradient<T>& subtree : subtrees) {
@@ -285,10 +344,13 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
       packed = false;
       continue;
     }
-    if (!packed) detail::pack_factors(x, d_y, scratch.data(), job);
+    if (!packed || pairs != nullptr) {
+      detail::pack_factors(x, d_y, scratch.data(), pairs, job);
+    }
     packed = true;
     // A piece is final when the last subtree's is.
-    detail::gradient_in_pieces(job, offset, &subtree == &subtrees.back() ? flow : nullptr);
+    detail::gradient_in_pieces(job, offset, &subtree == &subtrees.back() ? flow : nullptr,
+                               pairs != nullptr ? pairs->weight_gradient : kernel.weight_gradient);
   }
 }
 

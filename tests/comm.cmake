@@ -1,7 +1,9 @@
 lockstep_test(NAME leaf_tree_test LIBS lockstep::comm)
+lockstep_test(NAME rounded_test LIBS lockstep::comm)
 lockstep_test(NAME shards_test LIBS lockstep::comm)
 lockstep_test(NAME tree_sum_test LIBS lockstep::comm)
 lockstep_test(NAME communicator_test SOURCES comm_main.cpp LIBS lockstep::comm RANKS 1 2 3 4)
+lockstep_test(NAME probe_test SOURCES comm_main.cpp LIBS lockstep::comm RANKS 1 2 3 4)
 lockstep_test(NAME together_test SOURCES comm_main.cpp LIBS lockstep::comm RANKS 1 2 3)
 lockstep_test(NAME leaf_sum_test SOURCES comm_main.cpp LIBS lockstep::comm RANKS 1 2 3 4)
 lockstep_test(NAME parameter_exchange_test SOURCES comm_main.cpp LIBS lockstep::comm

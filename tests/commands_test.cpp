@@ -124,9 +124,48 @@ TEST_F(CommandsTest, AnEmptyDatasetIsAnError) {
   EXPECT_FALSE(std::filesystem::exists(path("run")));
 }
 
+TEST_F(CommandsTest, TheDoctorMeasuresAndWritesJson) {
+  for (const int ranks : {0, 2}) {
+    const auto ending = test::lockstep("doctor --json " + path("found.json"), ranks);
+    ASSERT_EQ(ending.exit_code, 0) << ending.output;
+    EXPECT_NE(ending.output.find("advice"), std::string::npos) << ending.output;
+    EXPECT_EQ(ending.output.find("\x1b["), std::string::npos) << "no bar without a terminal";
+    const auto found = nlohmann::json::parse(read("found.json"));
+    ASSERT_EQ(found["ranks"].size(), std::max<std::size_t>(1, static_cast<std::size_t>(ranks)));
+    for (const auto& rank : found["ranks"]) {
+      EXPECT_GE(rank["threads"].get<int>(), 1);
+      EXPECT_GE(rank["processors"].size(), 1u);
+      EXPECT_GT(rank["gemm_flops"].get<double>(), 0.0);
+      EXPECT_GT(rank["memory_bytes_per_second"].get<double>(), 0.0);
+    }
+    ASSERT_EQ(found["pairs"].size(), ranks == 2 ? 1u : 0u);
+    for (const auto& pair : found["pairs"]) {
+      EXPECT_TRUE(pair["same_host"].get<bool>());
+      EXPECT_GT(pair["latency_seconds"].get<double>(), 0.0);
+      EXPECT_GT(pair["bytes_per_second"].get<double>(), 0.0);
+    }
+    ASSERT_EQ(found["alone"].size(), 1u);
+    EXPECT_GT(found["alone"][0]["gemm_flops"].get<double>(), 0.0);
+    EXPECT_GT(found["alone"][0]["memory_bytes_per_second"].get<double>(), 0.0);
+  }
+}
+
+// mpirun -np 1 binds a rank to one core; eight threads have too little room there.
+TEST_F(CommandsTest, TrainingWarnsOnceOfASqueezedThreadPool) {
+  prepare(kLayers);
+  const std::string train = "train " + path("run.toml") + " --set training.threads=8 --out ";
+  const auto ending = test::run(std::string(MPIEXEC) + " --bind-to core -np 1 " + LOCKSTEP_PROGRAM +
+                                " " + train + path("run"));
+  ASSERT_EQ(ending.exit_code, 0) << ending.output;
+  const std::size_t at = ending.output.find("warning: a thread pool of 8 is squeezed onto");
+  ASSERT_NE(at, std::string::npos) << ending.output;
+  EXPECT_EQ(ending.output.find("warning:", at + 1), std::string::npos) << ending.output;
+  EXPECT_NE(ending.output.find("lockstep doctor"), std::string::npos) << ending.output;
+}
+
 TEST_F(CommandsTest, HelpIsGivenForEveryCommand) {
-  for (const char* command : {"", "train", "evaluate", "predict", "inspect", "diff", "dataset",
-                              "dataset import idx", "dataset info"}) {
+  for (const char* command : {"", "train", "evaluate", "predict", "doctor", "inspect", "diff",
+                              "dataset", "dataset import idx", "dataset info"}) {
     const auto ending = test::lockstep(std::string(command) + " --help");
     EXPECT_EQ(ending.exit_code, 0) << command;
     EXPECT_NE(ending.output.find("Usage: lockstep"), std::string::npos) << ending.output;

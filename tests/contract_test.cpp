@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -42,7 +43,8 @@ class ContractTest : public test::ProgramTest {
   // Everything in a summary that does not tell of how it was computed.
   nlohmann::json result(const std::string& out) const {
     nlohmann::json all = summary(out);
-    for (const char* key : {"ranks", "threads", "seconds", "samples_per_second", "input_seconds"}) {
+    for (const char* key : {"ranks", "threads", "seconds", "samples_per_second", "input_seconds",
+                            "rank_memory_bytes"}) {
       all.erase(key);
     }
     return all;
@@ -97,6 +99,27 @@ TEST_F(ContractTest, WholeBatchIsTheSameForAllRanksAndThreads) {
   expect_same_for_all_ranks_and_threads();
 }
 
+// Also where gradients are told of in pieces, and go in many buckets.
+TEST_F(ContractTest, HowRanksExchangeChangesNothing) {
+  prepare(
+      "[optimizer]\nname = \"adam\"\n[training]\nbatch_size = 500\nsteps = 6\n",
+      "[{ dense = 1600, activation = \"relu\" }, { dense = 900, activation = \"relu\" }, { dense "
+      "= 10 }]");
+  ASSERT_EQ(train("alone", 1, 1).exit_code, 0);
+  const std::string small = "--set comm.bucket_mib=0.25 --set comm.first_bucket_mib=0.01 ";
+  for (const int ranks : {2, 3}) {
+    for (const std::string& how :
+         {std::string(), small, small + "--set comm.shared_memory=false",
+          small + "--set comm.overlap=false", std::string("--set comm.shared_memory=false")}) {
+      const auto ending = train("with_others", ranks, 1, how);
+      ASSERT_EQ(ending.exit_code, 0) << ending.output;
+      EXPECT_EQ(result("with_others"), result("alone")) << ranks << " ranks " << how;
+      EXPECT_EQ(metrics("with_others"), metrics("alone")) << ranks << " ranks " << how;
+      std::filesystem::remove_all(path("with_others"));
+    }
+  }
+}
+
 // The last batch of an epoch is three samples: five ranks of eight have none, and each leaf of it, by
 // itself, is its own mean.
 std::string normalised(const std::string& scope) {
@@ -116,6 +139,25 @@ TEST_F(ContractTest, BatchNormOfLeavesIsTheSameForAllRanksAndThreads) {
   prepare(kMinibatch, normalised("leaf"));
   expect_same_for_all_ranks_and_threads();
   EXPECT_GT(summary("1x1")["test_accuracy"], 0.5) << "it did not learn, so the bits prove little";
+}
+
+// Its sums go between the buckets of gradients that are under way.
+TEST_F(ContractTest, HowRanksExchangeChangesNothingForBatchNorm) {
+  const std::string small = "--set comm.bucket_mib=0.01 --set comm.first_bucket_mib=0.01 ";
+  for (const std::string scope : {"batch", "leaf"}) {
+    prepare(kMinibatch, normalised(scope));
+    ASSERT_EQ(train("alone-" + scope, 1, 1).exit_code, 0);
+    for (const int ranks : {2, 3, 8}) {
+      for (const std::string& how :
+           {small, small + "--set comm.shared_memory=false", small + "--set comm.overlap=false"}) {
+        const auto ending = train("with_others", ranks, 1, how);
+        ASSERT_EQ(ending.exit_code, 0) << ending.output;
+        EXPECT_EQ(result("with_others"), result("alone-" + scope)) << ranks << " ranks " << how;
+        EXPECT_EQ(metrics("with_others"), metrics("alone-" + scope)) << ranks << " ranks " << how;
+        std::filesystem::remove_all(path("with_others"));
+      }
+    }
+  }
 }
 
 // While it lives, the programs that are started keep to this instruction set.
@@ -210,8 +252,7 @@ TEST_F(ContractTest, Bfloat16IsTheSameForRanksAndThreadsAndHasBitsOfItsOwn) {
 }
 
 TEST_F(InstructionSetTest, RanksOfOneRunMayUseDifferentInstructionSets) {
-  prepare(kMinibatch);
-  ASSERT_EQ(train("alone", 1, 1).exit_code, 0);
+  prepare(kMinibatch, kEveryActivation);
   std::string sets;
   for (const std::string& name : names_) sets += " " + name;
   write("mixed.sh",
@@ -219,12 +260,18 @@ TEST_F(InstructionSetTest, RanksOfOneRunMayUseDifferentInstructionSets) {
             ")\n"
             "export LOCKSTEP_INSTRUCTION_SET=${sets[OMPI_COMM_WORLD_RANK % ${#sets[@]}]}\n"
             "exec \"$@\"\n");
-  const auto ending = test::run(
-      std::string(MPIEXEC) + " --oversubscribe --bind-to none -np 3 bash " + path("mixed.sh") +
-      " " + LOCKSTEP_PROGRAM + " train " + path("run.toml") + " --out " + path("mixed"));
-  ASSERT_EQ(ending.exit_code, 0) << ending.output;
-  EXPECT_EQ(result("mixed"), result("alone"));
-  EXPECT_EQ(metrics("mixed"), metrics("alone"));
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    const std::string alone = "alone-" + precision, mixed = "mixed-" + precision;
+    const std::string set = "--set training.precision=" + precision;
+    ASSERT_EQ(train(alone, 1, 1, set).exit_code, 0);
+    const auto ending =
+        test::run(std::string(MPIEXEC) + " --oversubscribe --bind-to none -np 3 bash " +
+                  path("mixed.sh") + " " + LOCKSTEP_PROGRAM + " train " + path("run.toml") +
+                  " --out " + path(mixed) + " " + set);
+    ASSERT_EQ(ending.exit_code, 0) << ending.output;
+    EXPECT_EQ(result(mixed), result(alone));
+    EXPECT_EQ(metrics(mixed), metrics(alone));
+  }
 }
 
 TEST_F(ContractTest, AnInterruptedRunIsTheSameAsOneThatWasNot) {

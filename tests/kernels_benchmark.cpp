@@ -31,7 +31,8 @@ void require(bool right, const char* what) {
   std::exit(1);
 }
 
-// The limit is measured anew beside each figure, since clocks and neighbours change by the minute.
+// The limit is measured anew beside each figure, since clocks and neighbours change by the minute. It
+// is float32's for bfloat16 too, which may be above it where the processor has an instruction for it.
 void report(benchmark::State& state, double operations) {
   const double rate = 1e-9 * operations * static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = benchmark::Counter(rate, benchmark::Counter::kIsRate);
@@ -41,7 +42,7 @@ void report(benchmark::State& state, double operations) {
 
 // One dense layer: x rows × inputs, y rows × outputs, weights inputs × outputs.
 struct Layer {
-  explicit Layer(const benchmark::State& state)
+  Layer(const benchmark::State& state, Precision precision)
       : rows(static_cast<std::size_t>(state.range(0))),
         inputs(static_cast<std::size_t>(state.range(1))),
         outputs(static_cast<std::size_t>(state.range(2))),
@@ -50,6 +51,11 @@ struct Layer {
         d_x(rows, inputs),
         weights(inputs * outputs) {
     test::fill_uniform(weights.span(), 3);
+    if (precision == Precision::float32) return;
+    kernels<float>().round_to_bfloat16(x.view());
+    kernels<float>().round_to_bfloat16(y.view());
+    // So that the answers below are those of the factors as they stand.
+    kernels<float>().round_to_bfloat16({weights.data(), 1, weights.size(), weights.size()});
   }
 
   double operations() const { return 2.0 * static_cast<double>(rows * inputs * outputs); }
@@ -64,46 +70,50 @@ struct Layer {
   AlignedBuffer<float> weights;
 };
 
-void forward(benchmark::State& state) {
-  Layer layer(state);
+void forward(benchmark::State& state, Precision precision) {
+  Layer layer(state, precision);
   Product<float> product;
   product.a = std::as_const(layer.x).view();
   product.b = layer.weights.data();
   product.b_stride = layer.outputs;
   product.c = layer.y.view();
-  multiply(product);
+  product.precision = precision;
+  AlignedBuffer<float> scratch(multiply_scratch<float>(layer.rows, layer.inputs, layer.outputs));
+  multiply(product, scratch.span());
   double expected = 0;
   for (std::size_t k = 0; k < layer.inputs; ++k) {
     expected += static_cast<double>(layer.x.view().row(1)[k]) *
                 static_cast<double>(layer.weights.data()[k * layer.outputs + 2]);
   }
   require(Layer::close(layer.y.view().row(1)[2], expected, layer.inputs), "forward");
-  for (auto _ : state) multiply(product);
+  for (auto _ : state) multiply(product, scratch.span());
   report(state, layer.operations());
 }
 
-void input_gradient(benchmark::State& state) {
-  Layer layer(state);
+void input_gradient(benchmark::State& state, Precision precision) {
+  Layer layer(state, precision);
   Product<float> product;
   product.a = std::as_const(layer.y).view();
   product.b = layer.weights.data();
   product.b_stride = layer.outputs;
   product.b_transposed = true;
   product.c = layer.d_x.view();
-  multiply(product);
+  product.precision = precision;
+  AlignedBuffer<float> scratch(multiply_scratch<float>(layer.rows, layer.outputs, layer.inputs));
+  multiply(product, scratch.span());
   double expected = 0;
   for (std::size_t n = 0; n < layer.outputs; ++n) {
     expected += static_cast<double>(layer.y.view().row(1)[n]) *
                 static_cast<double>(layer.weights.data()[2 * layer.outputs + n]);
   }
   require(Layer::close(layer.d_x.view().row(1)[2], expected, layer.outputs), "input_gradient");
-  for (auto _ : state) multiply(product);
+  for (auto _ : state) multiply(product, scratch.span());
   report(state, layer.operations());
 }
 
 // The fourth argument is the number of leaves.
-void weight_gradient(benchmark::State& state) {
-  Layer layer(state);
+void weight_gradient(benchmark::State& state, Precision precision) {
+  Layer layer(state, precision);
   const auto leaves = static_cast<std::size_t>(state.range(3));
   std::vector<std::size_t> bounds;
   for (std::size_t l = 0; l <= leaves; ++l) bounds.push_back(l * layer.rows / leaves);
@@ -113,7 +123,7 @@ void weight_gradient(benchmark::State& state) {
   const SubtreeGradient<float> subtree{bounds, gradient.span()};
   const auto run = [&] {
     weight_gradients<float>(std::as_const(layer.x).view(), std::as_const(layer.y).view(),
-                            std::span(&subtree, 1), 0, scratch.span());
+                            std::span(&subtree, 1), 0, scratch.span(), precision);
   };
   run();
   double expected = 0;
@@ -250,23 +260,28 @@ void print_limits(unsigned threads) {
   std::printf("}\n");
 }
 
-BENCHMARK(forward)->Apply(layers);
-BENCHMARK(input_gradient)->Apply(layers);
-BENCHMARK(weight_gradient)->Apply(layers_in_leaves);
+BENCHMARK_CAPTURE(forward, float32, Precision::float32)->Apply(layers);
+BENCHMARK_CAPTURE(forward, bfloat16, Precision::bfloat16)->Apply(layers);
+BENCHMARK_CAPTURE(input_gradient, float32, Precision::float32)->Apply(layers);
+BENCHMARK_CAPTURE(input_gradient, bfloat16, Precision::bfloat16)->Apply(layers);
+BENCHMARK_CAPTURE(weight_gradient, float32, Precision::float32)->Apply(layers_in_leaves);
+BENCHMARK_CAPTURE(weight_gradient, bfloat16, Precision::bfloat16)->Apply(layers_in_leaves);
 BENCHMARK(bias_gradient)->Args({128, 512})->Args({1024, 2048});
-BENCHMARK_CAPTURE(activate, relu, Activation::relu, [](double z) { return std::max(z, 0.0); })
-    ->Args({128, 512});
-BENCHMARK_CAPTURE(activate, sigmoid, Activation::sigmoid,
-                  [](double z) { return 1 / (1 + std::exp(-z)); })
-    ->Args({128, 512});
-BENCHMARK_CAPTURE(activate, tanh, Activation::tanh, [](double z) { return std::tanh(z); })
-    ->Args({128, 512});
-BENCHMARK_CAPTURE(activation_backward, relu, Activation::relu,
-                  [](double y) { return y > 0 ? 1.0 : 0.0; })
-    ->Args({128, 512});
-BENCHMARK_CAPTURE(activation_backward, sigmoid, Activation::sigmoid,
-                  [](double y) { return y * (1 - y); })
-    ->Args({128, 512});
+BENCHMARK_CAPTURE(activate, relu, Activation::relu, [](double z) {
+  return std::max(z, 0.0);
+})->Args({128, 512});
+BENCHMARK_CAPTURE(activate, sigmoid, Activation::sigmoid, [](double z) {
+  return 1 / (1 + std::exp(-z));
+})->Args({128, 512});
+BENCHMARK_CAPTURE(activate, tanh, Activation::tanh, [](double z) {
+  return std::tanh(z);
+})->Args({128, 512});
+BENCHMARK_CAPTURE(activation_backward, relu, Activation::relu, [](double y) {
+  return y > 0 ? 1.0 : 0.0;
+})->Args({128, 512});
+BENCHMARK_CAPTURE(activation_backward, sigmoid, Activation::sigmoid, [](double y) {
+  return y * (1 - y);
+})->Args({128, 512});
 BENCHMARK(cross_entropy)->Args({128, 10})->Args({128, 1000});
 void all_sizes(benchmark::internal::Benchmark* b) {
   b->Arg(669'706)->Arg(50'000'000);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <initializer_list>
 #include <stdexcept>
@@ -46,16 +47,22 @@ class AllReduce {
  public:
   AllReduce(std::size_t leaves, std::size_t elements, const Options& options)
       : leaves_(leaves), exchange_(world(), leaves, elements, options), moved_(elements) {
-    exchange_.set_move([this](std::size_t begin, std::span<const float> sum, unsigned flags) {
+    const auto move = [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
       std::ranges::copy(sum, exchange_.parameters().begin() + static_cast<std::ptrdiff_t>(begin));
       for (std::size_t i = begin; i < begin + sum.size(); ++i) ++moved_[i];
       flags_seen_ |= flags;
-    });
+      if (holds_ && !released_) moved_too_early_ = true;
+    };
+    const auto note = [this](std::size_t begin, std::span<const float> sum, unsigned) {
+      for (std::size_t i = begin; i < begin + sum.size(); ++i) ++noted_[i];
+    };
+    exchange_.set_move(move, note);
   }
 
   // One step; what must not be read holds what would show.
   void run(const Gradients& gradients, std::span<const std::uint8_t> present, unsigned flags) {
     std::ranges::fill(moved_, 0);
+    noted_ = moved_;
     flags_seen_ = 0;
     for (std::size_t i = 0; i < exchange_.subtrees().size(); ++i) {
       const auto sum = serial_sum(exchange_.subtrees()[i], gradients.values, present);
@@ -65,11 +72,21 @@ class AllReduce {
         std::ranges::fill(exchange_.partial(i), 1e30F);
       }
     }
-    exchange_.begin(present, flags);
+    holds_ = !holds_;
+    released_ = false;
+    exchange_.begin(present, flags,
+                    holds_ ? ParameterExchange::Sums::hold : ParameterExchange::Sums::move);
     // As backward does: a piece after the other, from the end.
     const std::size_t elements = moved_.size();
     for (std::size_t quarter = 4; quarter-- > 0;) exchange_.final_from(elements / 4 * quarter);
     raised_ = exchange_.raised();
+    if (holds_) {
+      exchange_.wait_for_sums();
+      noted_in_time_ = noted_;
+      world().barrier();  // nobody calls MPI but this
+      released_ = true;
+      exchange_.release();
+    }
     exchange_.wait_for(elements / 2);
     exchange_.finish();
   }
@@ -86,6 +103,10 @@ class AllReduce {
                 owned.begin() + static_cast<std::ptrdiff_t>(shard.end), 1.0F);
     }
     ASSERT_TRUE(std::ranges::equal(owned, moved_)) << "each owned element moves once, no other";
+    ASSERT_FALSE(moved_too_early_);
+    if (holds_) {
+      ASSERT_TRUE(std::ranges::equal(owned, noted_in_time_)) << "and is noted once, before";
+    }
     if (!exchange_.owned().empty()) {
       ASSERT_EQ(flags_seen_, raised);
     }
@@ -97,6 +118,10 @@ class AllReduce {
   std::size_t leaves_;
   ParameterExchange exchange_;
   std::vector<int> moved_;
+  std::vector<int> noted_, noted_in_time_;
+  bool holds_ = true;  // every other step, from the second on
+  std::atomic<bool> released_{false};
+  std::atomic<bool> moved_too_early_{false};
   unsigned flags_seen_ = 0;
   unsigned raised_ = 0;
 };
@@ -110,7 +135,11 @@ std::vector<Options> all_options(const BucketSizes& buckets) {
     for (const Way way : {Way::pairwise, Way::direct}) {
       if (way == Way::pairwise && (groups & (groups - 1)) != 0) continue;
       for (const std::size_t replicated : std::initializer_list<std::size_t>{0, 32 << 10}) {
-        all.push_back({buckets, replicated, way, true, group == 2, group});
+        all.push_back({.buckets = buckets,
+                       .replicated_bytes = replicated,
+                       .way = way,
+                       .thread = group == 2,
+                       .group_ranks = group});
       }
     }
   }
@@ -186,6 +215,31 @@ TEST(ParameterExchange, SharesAreDisjointAndCover) {
       }
       ASSERT_TRUE(std::ranges::all_of(owners, [](int n) { return n == 1; }));
     }
+  }
+}
+
+// Each message rounds once, with a relative error of at most 2^-8, and no rank sends more than log2 L
+// sums of an element.
+TEST(ParameterExchange, RoundedMessagesAreCloseAndTheSameOnAllRanks) {
+  constexpr std::size_t elements = 50'000;
+  const Gradients gradients(8, 999, 9);
+  const std::vector<std::uint8_t> present(8, 1);
+  for (const Options& options : all_options({65536, 65536})) {
+    Options rounding = options;
+    rounding.round_messages = true;
+    rounding.replicated_bytes = 0;
+    AllReduce sum(8, elements, rounding);
+    sum.run(gradients, present, 0);
+    const auto exact = serial_sum({0, 8}, gradients.values, present).value();
+    const auto parameters = sum.exchange().parameters();
+    for (std::size_t i = 0; i < elements; ++i) {
+      float sizes = 0;
+      for (const Floats& leaf : gradients.values) sizes += std::abs(leaf[i % 999]);
+      ASSERT_NEAR(parameters[i], exact[i % 999], 3 * sizes / 256) << options.group_ranks;
+    }
+    const std::string mine(reinterpret_cast<const char*>(parameters.data()),
+                           parameters.size_bytes());
+    for (const std::string& other : world().gather_strings(mine)) ASSERT_TRUE(other == mine);
   }
 }
 

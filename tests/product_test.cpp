@@ -6,7 +6,9 @@
 #include <tbb/global_control.h>
 #include <tbb/task_arena.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "instruction_sets.hpp"
@@ -132,20 +134,22 @@ std::vector<T> tree_sum(MatrixView<const T> x, MatrixView<const T> d_y,
   return left;
 }
 
+const std::vector<std::vector<std::size_t>> kLeafRows = {
+    {0, 9},                        // one leaf
+    {0, 3, 3, 10, 12},             // an empty leaf inside
+    {0, 0, 0, 0, 0, 0, 0, 0, 1},   // stochastic descent: all but the last empty
+    {0, 1, 2, 3, 5, 6, 7, 8, 10},  // a sample or two a leaf
+    {3, 3, 7, 11, 11, 12, 15, 15, 15},
+    {2, 6, 7, 7, 7},
+    {0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2},  // more leaves than have slots
+    {2, 14, 27, 39, 52, 64, 77, 89, 100},
+    {0, 1100, 2200},  // leaves longer than a block
+    {0, 1029, 1700},  // and odd
+    {5, 5, 5}};       // nothing at all
+
 TYPED_TEST(ProductTest, WeightGradientIsTheLeafTreeBitByBit) {
   using T = TypeParam;
-  const std::vector<std::vector<std::size_t>> all_rows = {
-      {0, 9},                        // one leaf
-      {0, 3, 3, 10, 12},             // an empty leaf inside
-      {0, 0, 0, 0, 0, 0, 0, 0, 1},   // stochastic descent: all but the last empty
-      {0, 1, 2, 3, 5, 6, 7, 8, 10},  // a sample or two a leaf
-      {3, 3, 7, 11, 11, 12, 15, 15, 15},
-      {2, 6, 7, 7, 7},
-      {0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2},  // more leaves than have slots
-      {2, 14, 27, 39, 52, 64, 77, 89, 100},
-      {0, 1100, 2200},  // leaves longer than a block
-      {5, 5, 5}};       // nothing at all
-  for (const auto& rows : all_rows) {
+  for (const auto& rows : kLeafRows) {
     const std::size_t samples = std::max<std::size_t>(1, rows.back());
     const auto d_y = uniform_matrix<T>(samples, 29, 6);
     const auto x = uniform_matrix<T>(samples, 43, 7);
@@ -173,6 +177,140 @@ TYPED_TEST(ProductTest, WeightGradientIsTheLeafTreeBitByBit) {
   }
 }
 
+// Factors of any size and sign between 2^-70 and 2^10, some of which are zero for bfloat16 and some of
+// which cancel; rounded if `round` says so.
+template <class T>
+Matrix<T> bfloat16_factors(std::size_t rows, std::size_t cols, std::uint32_t seed, bool round) {
+  Matrix<T> matrix = uniform_matrix<T>(rows, cols, seed);
+  for (std::size_t i = 0; i < rows; ++i) {
+    for (std::size_t j = 0; j < cols; ++j) {
+      T& value = matrix.view().row(i)[j];
+      const std::size_t at = i * cols + j;
+      if (at % 5 == 1) value = std::ldexp(value, -static_cast<int>(at % 71));
+      if (at % 7 == 2) value = std::ldexp(value, static_cast<int>(at % 11));
+      if (at % 13 == 3) value = at % 2 == 0 ? T{0} : -T{0};
+      if (at % 17 == 4 && j > 0) value = -matrix.view().row(i)[j - 1];
+      if (at % 19 == 5) value = static_cast<T>(1e-41);
+    }
+  }
+  if (round) kernels<T>().round_to_bfloat16(matrix.view());
+  return matrix;
+}
+
+const std::vector<Shape> kPairShapes = {{5, 1, 3},    {5, 2, 1},     {6, 3, 40},    {7, 17, 16},
+                                        {9, 31, 17},  {12, 32, 33},  {13, 33, 64},  {5, 255, 8},
+                                        {24, 256, 5}, {25, 257, 10}, {40, 511, 70}, {300, 513, 49},
+                                        {2, 600, 33}, {1, 31, 5},    {50, 769, 131}};
+
+// The definition: sums over blocks of the depth, in each one term after the other.
+TYPED_TEST(ProductTest, OfBfloat16FactorsIsOneSumInSequenceBitByBit) {
+  using T = TypeParam;
+  for (const bool transposed : {false, true}) {
+    for (const Shape& s : kPairShapes) {
+      SCOPED_TRACE(testing::Message()
+                   << s.rows << "x" << s.depth << "x" << s.cols << " " << transposed);
+      const auto a = bfloat16_factors<T>(s.rows, s.depth, 1, true);
+      auto b = bfloat16_factors<T>(1, s.depth * s.cols, 2, false);
+      auto rounded = bfloat16_factors<T>(1, s.depth * s.cols, 2, true);
+      AlignedBuffer<T> bias(s.cols);
+      fill_uniform(bias.span(), 3);
+      const std::size_t b_stride = transposed ? s.depth : s.cols;
+      Matrix<T> expected(s.rows, s.cols);
+      for (std::size_t i = 0; i < s.rows; ++i) {
+        for (std::size_t j = 0; j < s.cols; ++j) {
+          T& sum = expected.view().row(i)[j];
+          for (std::size_t block = 0; block < s.depth; block += kDepthBlock) {
+            T part = 0;
+            for (std::size_t p = block; p < std::min(s.depth, block + kDepthBlock); ++p) {
+              part = std::fma(a.view().row(i)[p],
+                              rounded.view().data[transposed ? j * b_stride + p : p * b_stride + j],
+                              part);
+            }
+            sum = block == 0 ? part : sum + part;
+          }
+          sum += bias.data()[j];
+        }
+      }
+      with_each_instruction_set([&] {
+        for (const bool scratch_given : {true, false}) {
+          Matrix<T> c(s.rows, s.cols);
+          AlignedBuffer<T> scratch(scratch_given ? multiply_scratch<T>(s.rows, s.depth, s.cols)
+                                                 : 0);
+          multiply<T>({a.view(), b.view().data, b_stride, transposed, c.view(), bias.data(),
+                       Activation::none, T{0}, Precision::bfloat16},
+                      scratch.span());
+          EXPECT_EQ(bytes_of(std::as_const(c).view()), bytes_of(std::as_const(expected).view()))
+              << "scratch given: " << scratch_given;
+        }
+      });
+    }
+  }
+}
+
+// Subtrees begin and end, and leaves too, at odd rows; pairs are of one leaf.
+TYPED_TEST(ProductTest, WeightGradientOfBfloat16FactorsIsTheLeafTreeBitByBit) {
+  using T = TypeParam;
+  for (const auto& rows : kLeafRows) {
+    for (const Shape& s : {Shape{0, 43, 29}, Shape{0, 12, 33}, Shape{0, 3, 70}, Shape{0, 1, 1}}) {
+      SCOPED_TRACE(testing::Message() << rows.size() - 1 << " leaves, " << rows.back()
+                                      << " samples, " << s.depth << "x" << s.cols);
+      const std::size_t samples = rows.back() + 3;
+      const std::vector<std::size_t> others = {0, 2, samples};
+      const auto x = bfloat16_factors<T>(samples, s.depth, 6, true);
+      const auto d_y = bfloat16_factors<T>(samples, s.cols, 7, true);
+      const std::size_t size = s.depth * s.cols;
+      std::vector<T> expected = tree_sum<T>(x.view(), d_y.view(), rows, 0, rows.size() - 1);
+      if (expected.empty()) expected.assign(size, T{0});
+      const std::vector<T> expected_others = tree_sum<T>(x.view(), d_y.view(), others, 0, 2);
+      with_each_instruction_set([&] {
+        std::vector<T> first(size, T{-1}), second(size, T{-1}), again(size, T{-1});
+        AlignedBuffer<T> scratch(weight_gradient_scratch<T>(samples, s.depth, s.cols));
+        const SubtreeGradient<T> subtrees[] = {{rows, first}, {others, second}, {rows, again}};
+        weight_gradients<T>(x.view(), d_y.view(), subtrees, 0, scratch.span(), Precision::bfloat16);
+        const auto bytes = [](const std::vector<T>& v) { return bytes_of(std::span<const T>(v)); };
+        EXPECT_EQ(bytes(first), bytes(expected));
+        EXPECT_EQ(bytes(second), bytes(expected_others));
+        EXPECT_EQ(bytes(again), bytes(expected));
+      });
+    }
+  }
+}
+
+// Once b is b as it was rounded, whichever way it went into the product.
+TEST(Product, RoundsEveryNumberAsTheKernelForItDoes) {
+  constexpr std::size_t kRows = 2 * kFewRows, kDepth = 1;
+  std::vector<float> values = {std::numeric_limits<float>::infinity(),
+                               -std::numeric_limits<float>::infinity(),
+                               std::numeric_limits<float>::quiet_NaN(), 0x1p-55f, 0x1.fffffep-56f};
+  for (std::uint64_t bits = 0; bits < 0xFFFFFFFFu; bits += 0x0000C35Du) {
+    values.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
+  }
+  for (std::uint64_t bits = 0; bits < 0xFFFFFFFFu; bits += 0x00008000u) {  // ties
+    values.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
+  }
+  const std::size_t count = values.size();
+  Matrix<float> b(1, count), rounded(1, count), ones(kRows, kDepth);
+  std::ranges::copy(values, b.view().row(0));
+  std::ranges::copy(values, rounded.view().row(0));
+  kernels<float>().round_to_bfloat16(rounded.view());
+  for (std::size_t i = 0; i < kRows; ++i) *ones.view().row(i) = 1;
+  with_each_instruction_set([&] {
+    for (const bool transposed : {false, true}) {
+      Matrix<float> c(kRows, count);
+      AlignedBuffer<float> scratch(multiply_scratch<float>(kRows, kDepth, count));
+      multiply<float>({std::as_const(ones).view(), b.view().data, transposed ? kDepth : count,
+                       transposed, c.view(), nullptr, Activation::none, 0.0f, Precision::bfloat16},
+                      scratch.span());
+      for (std::size_t j = 0; j < count; ++j) {
+        const float expected = rounded.view().row(0)[j];
+        const float found = c.view().row(kRows - 1)[j];
+        ASSERT_TRUE(found == expected || (std::isnan(found) && std::isnan(expected)))
+            << values[j] << " became " << found << " instead of " << expected;
+      }
+    }
+  });
+}
+
 TYPED_TEST(ProductTest, RoundsItsSecondFactorToBfloat16) {
   using T = TypeParam;
   for (const bool transposed : {false, true}) {
@@ -195,8 +333,6 @@ TYPED_TEST(ProductTest, RoundsItsSecondFactorToBfloat16) {
     }
   }
 }
-
-// A long run of a small sigmoid network spent four fifths of its time on subnormal products.
 
 TYPED_TEST(ProductTest, ParametersThatMoveWithTheirGradientEndAtTheSameBits) {
   using T = TypeParam;

@@ -111,6 +111,15 @@ TEST(ProgressLine, BearsStrangeNumbers) {
   EXPECT_NE(progress_line(some_update(), 3725.0, 80).find("1:02:05 left"), std::string::npos);
 }
 
+TEST(StageLine, SaysHowMuchIsDoneAndFits) {
+  EXPECT_EQ(stage_line("memory", 1, 4, 80), "[#####---------------] 25%  memory");
+  EXPECT_EQ(stage_line("memory", 1, 4, 20), "25%  memory");
+  EXPECT_EQ(stage_line("memory", 9, 4, 80), "[####################] 100%  memory");
+  for (std::size_t width = 0; width < 60; ++width) {
+    EXPECT_LE(stage_line("messages between ranks 0 and 1", 3, 7, width).size(), width);
+  }
+}
+
 TEST(EpochLine, SaysWhatThereIs) {
   EpochSummary summary{.epoch = 3,
                        .epochs = 10,
@@ -199,10 +208,23 @@ TEST(Progress, LinesStandAloneOnTheScreen) {
   EXPECT_EQ(screen(paper.text()), (std::vector<std::string>{"first", "second", "third", ""}));
 }
 
+TEST(Progress, StagesAreDrawnAtOnceAndCleared) {
+  Paper paper;
+  {
+    Progress progress({.bar = paper.file(), .lines = paper.file()});
+    progress.stage("first", 0, 2);
+    progress.stage("second", 1, 2);
+    EXPECT_EQ(screen(paper.text()).back(), stage_line("second", 1, 2, 79));
+    progress.line("found");
+  }
+  EXPECT_EQ(screen(paper.text()), (std::vector<std::string>{"found", ""}));
+}
+
 TEST(Progress, IsSilentWithoutATerminal) {
   Paper paper;
   Progress progress({.lines = paper.file()});
   for (int i = 0; i < 100; ++i) progress.update(some_update());
+  progress.stage("first", 0, 2);
   progress.clear();
   progress.line("epoch");
   EXPECT_EQ(paper.text(), "epoch\n");

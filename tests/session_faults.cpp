@@ -16,6 +16,7 @@
 
 #include "comm/error.hpp"
 #include "comm/parameter_exchange.hpp"
+#include "comm/probe.hpp"
 #include "comm/session.hpp"
 #include "comm/together.hpp"
 
@@ -24,8 +25,10 @@ namespace {
 using lockstep::comm::CommError;
 using lockstep::comm::Communicator;
 using lockstep::comm::ParameterExchange;
+using lockstep::comm::RankPair;
 using lockstep::comm::RemoteError;
 using lockstep::comm::Session;
+using lockstep::comm::time_pairs;
 
 constexpr int comm_code = 4;
 constexpr int work_code = 3;
@@ -45,17 +48,23 @@ bool is_last(const Communicator& world) {
   return world.rank() + 1 == world.size();
 }
 
+// sum_FAULT through the node's memory, messages_FAULT through messages.
 void sum_forever(Communicator& world, const std::string& how) {
-  ParameterExchange exchange(world, 8, 3'000'000);
+  const std::string fault = how.substr(how.find('_') + 1);
+  ParameterExchange exchange(world, 8, 3'000'000, {.shared_memory = how.starts_with("sum_")});
   exchange.set_move([](std::size_t, std::span<const float>, unsigned) {});
   const std::vector<std::uint8_t> present(8, 1);
   for (int step = 0;; ++step) {
     if (step == 5 && is_last(world)) {
-      if (how == "sum_throw") throw std::runtime_error("broken in step 5");
-      if (how == "sum_sleep") sleep(60);
-      if (how == "sum_kill") raise(SIGKILL);
+      exchange.set_phase("forward");
+      if (fault == "throw") throw std::runtime_error("broken in step 5");
+      if (fault == "sleep") sleep(60);
+      if (fault == "kill") raise(SIGKILL);
+      if (fault == "stop") raise(SIGSTOP);
     }
+    exchange.set_phase("forward");
     exchange.begin(present, 0);
+    exchange.set_phase("backward");
     exchange.final_from(0);
     exchange.finish();
   }
@@ -76,7 +85,14 @@ void run(Communicator& world, const std::string& how) {
     if (is_last(world)) throw std::runtime_error("bad input");
     world.barrier();
   }
-  if (how.starts_with("sum_")) sum_forever(world, how);
+  if (how == "probe_sleep" && world.size() > 1) {
+    const std::vector<RankPair> pairs{{0, world.size() - 1}};
+    // Long messages, so that MPI is left with their memory.
+    time_pairs(world, pairs, {.small_bytes = std::size_t{1} << 22}, [&](std::size_t) {
+      if (is_last(world)) sleep(60);
+    });
+  }
+  if (how.starts_with("sum_") || how.starts_with("messages_")) sum_forever(world, how);
 }
 
 }  // namespace

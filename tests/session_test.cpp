@@ -51,7 +51,8 @@ TEST(Session, EndsInOrder) {
 }
 
 TEST(Session, OneErrorEndsAllWithOneMessageAndItsCode) {
-  for (const char* const fault : {"throw", "throw_all", "barrier_throw", "sum_throw"}) {
+  for (const char* const fault :
+       {"throw", "throw_all", "barrier_throw", "sum_throw", "messages_throw"}) {
     for (const int ranks : {1, 3}) {
       const Ending ending = run(fault, ranks);
       EXPECT_EQ(ending.exit_code, 3) << fault << " on " << ranks << "\n" << ending.output;
@@ -63,12 +64,12 @@ TEST(Session, OneErrorEndsAllWithOneMessageAndItsCode) {
 
 // The time limit is one second in session_faults; the absent rank would sleep for sixty.
 TEST(Session, ARankThatDoesNotAnswerIsNamedWithinTheTimeLimit) {
-  for (const char* const fault : {"barrier_sleep", "sum_sleep"}) {
+  for (const char* const fault : {"barrier_sleep", "sum_sleep", "messages_sleep", "probe_sleep"}) {
     for (const int ranks : {2, 4}) {
       const Ending ending = run(fault, ranks);
       EXPECT_EQ(ending.exit_code, 4) << fault << " on " << ranks << "\n" << ending.output;
       EXPECT_EQ(ending.errors, 1) << fault << " on " << ranks << "\n" << ending.output;
-      EXPECT_NE(ending.output.find("no answer from rank " + std::to_string(ranks - 1) + " in"),
+      EXPECT_NE(ending.output.find("\n  rank " + std::to_string(ranks - 1) + ": no answer"),
                 std::string::npos)
           << ending.output;
       EXPECT_GE(ending.seconds, 1.0);
@@ -78,9 +79,33 @@ TEST(Session, ARankThatDoesNotAnswerIsNamedWithinTheTimeLimit) {
 }
 
 TEST(Session, AKilledRankEndsAll) {
-  const Ending ending = run("sum_kill", 3);
-  EXPECT_NE(ending.exit_code, 0) << ending.output;
-  EXPECT_LT(ending.seconds, soon);
+  for (const char* const fault : {"sum_kill", "messages_kill"}) {
+    const Ending ending = run(fault, 3);
+    EXPECT_NE(ending.exit_code, 0) << ending.output;
+    EXPECT_LT(ending.seconds, soon);
+  }
+}
+
+// It cannot say where it is; its memory can, to the ranks of its node, and the others do so themselves.
+TEST(Session, WhereEachRankIsIsSaidWhenOneIsStopped) {
+  const Ending shared = run("sum_stop", 3);
+  EXPECT_EQ(shared.exit_code, 4) << shared.output;
+  EXPECT_EQ(shared.errors, 1) << shared.output;
+  EXPECT_LT(shared.seconds, soon);
+  EXPECT_NE(shared.output.find("in the gradient exchange of step 6 (flags)"), std::string::npos)
+      << shared.output;
+  EXPECT_NE(shared.output.find("\n  ranks 0, 1: step 6, backward, bucket 1 of 3"),
+            std::string::npos)
+      << shared.output;
+  EXPECT_NE(shared.output.find("\n  rank 2: no answer; its memory says: step 5, forward"),
+            std::string::npos)
+      << shared.output;
+
+  const Ending apart = run("messages_stop", 3);
+  EXPECT_EQ(apart.exit_code, 4) << apart.output;
+  EXPECT_NE(apart.output.find("\n  rank 2: no answer\n"), std::string::npos) << apart.output;
+  EXPECT_NE(apart.output.find("\n  ranks 0, 1: step 6, backward"), std::string::npos)
+      << apart.output;
 }
 
 TEST(Session, AbortNeverReportsSuccess) {

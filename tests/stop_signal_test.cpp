@@ -90,6 +90,21 @@ TEST(StopSignal, PutsTheOldHandlersBack) {
             -SIGINT);
 }
 
+TEST(StopSignal, LateOnesAreIgnoredOnDemand) {
+  EXPECT_EQ(end_of_child([] {
+              {
+                StopSignal stop;
+                stop.ignore_late_ones();
+                raise(SIGUSR1);
+                if (!stop.requested()) return 1;  // not before its end
+              }
+              raise(SIGTERM);
+              raise(SIGUSR1);
+              return 7;
+            }),
+            7);
+}
+
 TEST(StopSignal, DoesNotCutSystemCallsShort) {
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);

@@ -17,10 +17,11 @@ endforeach()
 lockstep_test(NAME reference_test LIBS lockstep::nn lockstep::datasets)
 target_compile_definitions(reference_test PRIVATE
   REFERENCE_FILE="${CMAKE_CURRENT_SOURCE_DIR}/reference.h5")
-foreach(name IN ITEMS background batch cpu_quota epoch_order input leaves placement)
+foreach(name IN ITEMS background batch cpu_quota doctor epoch_order input leaves placement rates)
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
 endforeach()
 lockstep_test(NAME evaluation_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
+lockstep_test(NAME replica_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 lockstep_test(NAME training_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 
 # It puts its own malloc in the place of the C library's, which the sanitizers do as well.
@@ -30,4 +31,13 @@ if(NOT LOCKSTEP_SANITIZE AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
     ENVIRONMENT "${LOCKSTEP_MPI_ENVIRONMENT}"
     # Where the system does not let a process be traced, this is said instead of "Passed".
     SKIP_REGULAR_EXPRESSION "were NOT counted")
+endif()
+
+# Scripts that make a cluster of this machine, where it lets them; else they say in a line why not.
+# They measure how long a run takes to end, and so run by themselves.
+if(NOT LOCKSTEP_SANITIZE AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  foreach(name IN ITEMS multihost slurm)
+    add_test(NAME ${name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/${name} $<TARGET_FILE:lockstep>)
+    set_tests_properties(${name} PROPERTIES TIMEOUT 400 RUN_SERIAL TRUE SKIP_RETURN_CODE 77)
+  endforeach()
 endif()

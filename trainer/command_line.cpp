@@ -17,11 +17,13 @@ Examples:
   lockstep dataset import idx images.gz labels.gz -o train.h5
   lockstep train config.toml --out runs/first
   mpirun -np 4 --bind-to none lockstep train config.toml --set training.seed=2
+  mpirun -np 4 --bind-to none lockstep doctor
   lockstep train config.toml --out runs/first --resume
   lockstep evaluate runs/first/checkpoints/step-00000468.h5 test.h5
 
 The same configuration gives the same bits for any number of ranks and threads.
-LOCKSTEP_INSTRUCTION_SET=AVX2 in the environment keeps to those kernels (for tests: same bits).
+LOCKSTEP_INSTRUCTION_SET=AVX2 in the environment keeps to those kernels (for tests: same bits;
+others, where the processor has them: AVX3, which is AVX-512, AVX3_BF16 and NEON).
 Exit codes: 0 done, 1 compared and different, 2 command line or configuration, 3 data or
 checkpoint, 4 communication, 5 diverged, 75 stopped by a signal after a checkpoint.)";
 
@@ -35,6 +37,8 @@ struct Parsed {
   bool help_config = false;
   EvaluateOptions evaluate;
   PredictOptions predict;
+  DoctorOptions doctor;
+  std::string json;
   InspectOptions inspect;
   DiffOptions diff;
   ImportOptions import;
@@ -92,6 +96,31 @@ void add_predict(CLI::App& app, Parsed& parsed) {
   add_names(*predict, parsed.predict.names);
 }
 
+constexpr const char* kDoctorHelp = R"(
+Start it as training would be started, with what stands before "lockstep train":
+  mpirun -np 4 --bind-to none lockstep doctor
+  srun --ntasks=16 --cpus-per-task=8 lockstep doctor --json placement.json
+  lockstep doctor --threads 8          # if training.threads = 8
+
+It looks at hosts, the processors that ranks may run on, quotas (cgroups) and
+instruction sets; times messages between ranks, one way, as lockstep waits for
+them; measures lockstep's float32 products and memory, on one thread alone and
+on all threads of all ranks at once; and says what to mend, and how. That takes
+some seconds. Whatever else runs meanwhile shows in the figures, which is what
+they are for. The exit code is 0 also where something is to mend.)";
+
+void add_doctor(CLI::App& app, Parsed& parsed) {
+  CLI::App* doctor = app.add_subcommand(
+      "doctor", "How ranks and threads are placed, how fast they compute and talk, what to mend");
+  doctor
+      ->add_option("--threads", parsed.doctor.threads,
+                   "Threads a rank, as training.threads (default: its share)")
+      ->check(CLI::Range(std::size_t{0}, kMostThreads));
+  doctor->add_option("--json", parsed.json, "Write all that is found to this file as well")
+      ->type_name("FILE");
+  doctor->footer(kDoctorHelp);
+}
+
 void add_looking(CLI::App& app, Parsed& parsed) {
   CLI::App* inspect = app.add_subcommand(
       "inspect", "What a checkpoint holds, or the network that a configuration (.toml) makes");
@@ -141,6 +170,10 @@ Command chosen_command(const CLI::App& app, Parsed& parsed) {
   if (name == "train") return train_command(*command, parsed);
   if (name == "evaluate") return parsed.evaluate;
   if (name == "predict") return parsed.predict;
+  if (name == "doctor") {
+    if (command->count("--json") > 0) parsed.doctor.json = parsed.json;
+    return parsed.doctor;
+  }
   if (name == "inspect") return parsed.inspect;
   if (name == "diff") return parsed.diff;
   if (command->got_subcommand("info")) return parsed.info;
@@ -158,6 +191,7 @@ Command parse_command_line(int argc, const char* const* argv) {
   add_train(app, parsed);
   add_evaluate(app, parsed);
   add_predict(app, parsed);
+  add_doctor(app, parsed);
   add_looking(app, parsed);
   add_dataset(app, parsed);
   std::vector<std::string> known;

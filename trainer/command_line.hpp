@@ -28,8 +28,8 @@ struct InfoOptions {
   datasets::Names names;
 };
 
-using Command = std::variant<Message, TrainOptions, EvaluateOptions, PredictOptions, InspectOptions,
-                             DiffOptions, ImportOptions, InfoOptions>;
+using Command = std::variant<Message, TrainOptions, EvaluateOptions, PredictOptions, DoctorOptions,
+                             InspectOptions, DiffOptions, ImportOptions, InfoOptions>;
 
 Command parse_command_line(int argc, const char* const* argv);
 

@@ -242,6 +242,23 @@ void describe(Visitor& v, C& c) {
   v.section("comm");
   v.field(Field{"timeout", positive, "seconds without word from another rank until the run ends"},
           c.comm.timeout);
+  constexpr Rule mebibytes{.low = 0, .high = 1024, .low_open = true};
+  v.field(Field{"first_bucket_mib", mebibytes, "of gradients that are exchanged as one, the first"},
+          c.comm.first_bucket_mib);
+  v.field(Field{"bucket_mib", mebibytes, "of gradients that are exchanged as one, the others"},
+          c.comm.bucket_mib);
+  v.field(Field{"overlap", any, "exchange while computing (false: one after the other)"},
+          c.comm.overlap);
+  v.field(Field{"wire", one_of(precisions),
+                "of gradients between nodes (bfloat16: half the bytes, but bits that depend on the "
+                "number of nodes)"},
+          c.comm.wire);
+  v.field(
+      Field{"shared_memory", any, "ranks of a node read one another's memory (false: messages)"},
+      c.comm.shared_memory);
+  v.field(Field{"compare_every", at_least(0),
+                "compare the replicas after every N updates (0: only when saving)"},
+          c.comm.compare_every);
 }
 
 }  // namespace lockstep::trainer::schema

@@ -7,6 +7,7 @@
 #include "datasets/error.hpp"
 #include "trainer/checkpoint.hpp"
 #include "trainer/config.hpp"
+#include "trainer/replica_guard.hpp"
 
 namespace lockstep::trainer {
 
@@ -23,6 +24,8 @@ ExitCode exit_code_of(const std::exception_ptr& error) {
     return ExitCode::wrong_data;  // a file that could not be written
   } catch (const Diverged&) {
     return ExitCode::diverged;
+  } catch (const ReplicaError&) {
+    return ExitCode::communication_failed;
   } catch (const comm::CommError&) {
     return ExitCode::communication_failed;
   } catch (const comm::RemoteError& remote) {

@@ -65,6 +65,9 @@ ExitCode run(const EvaluateOptions& options, comm::Communicator& world) {
 ExitCode run(const PredictOptions& options, comm::Communicator& world) {
   return predict(options, world);
 }
+ExitCode run(const DoctorOptions& options, comm::Communicator& world) {
+  return doctor(options, world);
+}
 
 // Every instruction set gives the same bits; holding one lets a test of whole runs see that.
 void hold_instruction_set_of_environment() {

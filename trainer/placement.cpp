@@ -7,7 +7,10 @@
 #include <array>
 #include <cmath>
 #include <memory>
-#include <sstream>
+#include <nlohmann/json.hpp>
+
+#include "nn/kernels/kernels.hpp"
+#include "trainer/topology.hpp"
 
 namespace lockstep::trainer {
 namespace {
@@ -18,28 +21,28 @@ std::string host_name() {
   return name.data();
 }
 
-// Host, number of processors, processors, then each quota.
-std::string to_text(const Allowance& allowance) {
-  std::ostringstream text;
-  text.precision(17);
-  text << host_name() << ' ' << allowance.processors.size();
-  for (const int cpu : allowance.processors) text << ' ' << cpu;
-  for (const CpuQuota& quota : allowance.quotas) {
-    text << ' ' << quota.processors << ' ' << quota.group;
+// What a rank tells the others of itself; its threads follow, once it knows who shares its node.
+std::string to_text(const RankPlacement& placement) {
+  nlohmann::json quotas = nlohmann::json::array();
+  for (const CpuQuota& quota : placement.allowance.quotas) {
+    quotas.push_back({quota.processors, quota.group});
   }
-  return text.str();
+  return nlohmann::json{placement.host, placement.allowance.processors, quotas,
+                        placement.usable_cores, placement.instruction_set}
+      .dump();
 }
 
-// What to_text() wrote, after the host.
-Allowance read_allowance(std::istream& words) {
-  Allowance allowance;
-  std::size_t count = 0;
-  words >> count;
-  for (int cpu = 0; count > 0 && words >> cpu; --count) allowance.processors.push_back(cpu);
-  for (CpuQuota quota; words >> quota.processors >> quota.group;) {
-    allowance.quotas.push_back(quota);
+RankPlacement from_text(const std::string& text) {
+  const nlohmann::json words = nlohmann::json::parse(text);
+  RankPlacement placement;
+  placement.host = words.at(0);
+  placement.allowance.processors = words.at(1).get<Processors>();
+  for (const nlohmann::json& quota : words.at(2)) {
+    placement.allowance.quotas.push_back({quota.at(0), quota.at(1)});
   }
-  return allowance;
+  placement.usable_cores = words.at(3);
+  placement.instruction_set = words.at(4);
+  return placement;
 }
 
 }  // namespace
@@ -84,16 +87,29 @@ std::size_t share_of(const Allowance& mine, std::span<const Allowance> all) {
   return std::max<std::size_t>(1, share);
 }
 
-std::size_t threads_for(std::size_t wanted, comm::Communicator& world) {
-  const Allowance mine = allowance();
+std::vector<RankPlacement> find_placements(std::size_t wanted, comm::Communicator& world) {
+  const RankPlacement mine{.host = host_name(),
+                           .allowance = allowance(),
+                           .usable_cores = usable_cores(),
+                           .instruction_set = std::string(nn::kernels<float>().instruction_set)};
+  std::vector<RankPlacement> placements;
   std::vector<Allowance> here;
   for (const std::string& text : world.gather_strings(to_text(mine))) {
-    std::istringstream words(text);
-    std::string host;
-    words >> host;
-    if (host == host_name()) here.push_back(read_allowance(words));
+    placements.push_back(from_text(text));
+    if (placements.back().host == mine.host) here.push_back(placements.back().allowance);
   }
-  return wanted > 0 ? wanted : share_of(mine, here);
+  const double threads = static_cast<double>(wanted > 0 ? wanted : share_of(mine.allowance, here));
+  const std::vector<std::size_t> counts(world.size(), 1);
+  std::vector<double> all(world.size());
+  world.all_gather(std::span(&threads, 1), counts, all);
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    placements[rank].threads = static_cast<std::size_t>(all[rank]);
+  }
+  return placements;
+}
+
+std::size_t threads_for(std::size_t wanted, comm::Communicator& world) {
+  return find_placements(wanted, world)[world.rank()].threads;
 }
 
 }  // namespace lockstep::trainer

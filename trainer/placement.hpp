@@ -1,4 +1,5 @@
-// How many threads a rank works with. Reads what the system says of processors.
+// Where the ranks run, what each may use of its node, and how many threads it works with. Reads what
+// the system says of processors.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +30,20 @@ Allowance allowance();
 // more than its share of any quota. At least 1. Pure.
 std::size_t share_of(const Allowance& mine, std::span<const Allowance> all);
 
-// `wanted` if it is not 0, else this rank's share of its node. Collective.
+// Where one rank runs, and on what.
+struct RankPlacement {
+  std::string host;
+  Allowance allowance;
+  std::size_t threads = 1;       // that it works with
+  std::size_t usable_cores = 1;  // of its host, for this job (trainer/topology.hpp)
+  std::string instruction_set;   // of its kernels
+};
+
+// Those of all ranks, in rank order, on every rank. A rank's threads are `wanted` if that is not 0,
+// else its share of its node. Collective.
+std::vector<RankPlacement> find_placements(std::size_t wanted, comm::Communicator& world);
+
+// This rank's threads alone. Collective.
 std::size_t threads_for(std::size_t wanted, comm::Communicator& world);
 
 }  // namespace lockstep::trainer

@@ -106,6 +106,16 @@ std::string progress_line(const ProgressUpdate& update, std::optional<double> se
   return {};
 }
 
+std::string stage_line(std::string_view name, std::size_t done, std::size_t all,
+                       std::size_t width) {
+  constexpr std::size_t kCells = 20;
+  const double share =
+      all == 0 ? 0.0 : std::min(1.0, static_cast<double>(done) / static_cast<double>(all));
+  const std::string text = fmt::format("{:.0f}%  {}", std::floor(share * 100), name);
+  const std::string bar = bar_text(share, kCells);
+  return bar.size() + text.size() <= width ? bar + text : text.substr(0, width);
+}
+
 std::string epoch_line(const EpochSummary& summary) {
   const std::string epochs = fmt::format("{}", summary.epochs);
   std::string line = fmt::format("epoch {:>{}}/{}  loss {}", summary.epoch, epochs.size(), epochs,
@@ -164,9 +174,22 @@ void Progress::update(const ProgressUpdate& update) {
     const std::uint64_t steps = update.steps > update.step ? update.steps - update.step : 0;
     left = per_step * static_cast<double>(steps);
   }
-  // The last column stays free: some terminals wrap as soon as it is written.
+  draw_locked(progress_line(update, left, columns()));
+}
+
+void Progress::stage(std::string_view name, std::size_t done, std::size_t all) {
+  if (options_.bar == nullptr) return;
+  const std::lock_guard lock(mutex_);
+  draw_locked(stage_line(name, done, all, columns()));
+}
+
+// The last column stays free: some terminals wrap as soon as it is written.
+std::size_t Progress::columns() const {
   const std::size_t width = options_.width();
-  const std::string text = progress_line(update, left, width > 0 ? width - 1 : 0);
+  return width > 0 ? width - 1 : 0;
+}
+
+void Progress::draw_locked(std::string_view text) {
   fmt::print(options_.bar, "\r{}\x1b[K", text);
   std::fflush(options_.bar);
   shown_ = true;

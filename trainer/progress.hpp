@@ -9,6 +9,7 @@
 // separately and mixes them as it likes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
@@ -54,6 +55,10 @@ std::string progress_line(const ProgressUpdate& update, std::optional<double> se
 // waited for samples for 1 % of the time or more, "  input 3 %" follows the rate.
 std::string epoch_line(const EpochSummary& summary);
 
+// "[#####-----] 50%  memory, all at once", in at most `width` columns: `done` of `all` stages are over
+// and `name` is under way. Without room the bar goes first.
+std::string stage_line(std::string_view name, std::size_t done, std::size_t all, std::size_t width);
+
 class Progress {
  public:
   struct Options {
@@ -80,11 +85,16 @@ class Progress {
   // Draws only when the interval is over.
   void update(const ProgressUpdate& update);
 
+  // Draws at once, for work of a few long stages.
+  void stage(std::string_view name, std::size_t done, std::size_t all);
+
   void clear();
   void line(std::string_view text);
 
  private:
+  void draw_locked(std::string_view text);
   void clear_locked();
+  std::size_t columns() const;
 
   Options options_;
   std::mutex mutex_;

@@ -97,6 +97,12 @@ void RunRecord::keep_epoch(const EpochReport& report) {
   line["gradient_norm"] = report.gradient_norm;
   directory_.append_metrics(line);
   say(epoch_line(summary));
+  // Times of a short epoch say little.
+  if (report.slowest_excess > 0.2 && report.samples_per_second > 0 &&
+      static_cast<double>(report.samples) / report.samples_per_second > 1) {
+    say(fmt::format("rank {} holds the others up: it computed {:.0f} % longer than most",
+                    report.slowest_rank, 100 * report.slowest_excess));
+  }
 }
 
 void RunRecord::keep_checkpoint(const Checkpoint& checkpoint) {

@@ -63,4 +63,13 @@ const char* StopSignal::name() const {
   }
 }
 
+void StopSignal::ignore_late_ones() {
+  for (std::size_t i = 0; i < kSignals.size(); ++i) {
+    if (kSignals[i] == SIGINT) continue;  // Ctrl-C is for whoever waits at a terminal
+    before_[i] = {};
+    before_[i].sa_handler = SIG_IGN;
+    sigemptyset(&before_[i].sa_mask);
+  }
+}
+
 }  // namespace lockstep::trainer

@@ -59,7 +59,7 @@ Training::Training(const Config& config, const datasets::Dataset& data,
                            .batch_size = batch_size_}),
       // A second copy of the whole dataset's inputs would cost more than decoding it once an epoch.
       step_(network_, data, communicator, config.training.leaves, batch_size_, config.training.seed,
-            batch_size_ < rows_.train.size()) {
+            batch_size_ < rows_.train.size(), config.comm) {
   if (validation != nullptr) check_fits(network_, *validation, "data.validation");
   check_batch_size(config, batch_size_);
   if (config.early_stopping.target_accuracy > 0 && !validation_data_.has_classes()) {
@@ -70,16 +70,16 @@ Training::Training(const Config& config, const datasets::Dataset& data,
   }
   state_.epoch_loss_by_leaf.resize(config.training.leaves);
   state_.epoch_correct_by_leaf.resize(config.training.leaves);
-  network_.initialize(config.training.seed, step_.parameters());
+  network_.initialize(config.training.seed, step_.parameters_to_set());
 }
 
 void Training::start_from(std::span<const NamedTensor> parameters, std::string_view origin) {
-  copy_into(parameters, network_.layout(), step_.parameters(), origin);
+  copy_into(parameters, network_.layout(), step_.parameters_to_set(), origin);
 }
 
 void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
   const nn::ParameterLayout& layout = network_.layout();
-  copy_into(checkpoint.parameters, layout, step_.parameters(), origin);
+  copy_into(checkpoint.parameters, layout, step_.parameters_to_set(), origin);
   const auto moments = optimizer_.moments();
   if (checkpoint.moments.size() != moments.size()) {
     throw CheckpointError(fmt::format("{}: holds {} optimizer moments, but {} has {}", origin,
@@ -190,6 +190,8 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
     const auto next = state_.step_in_epoch + 1 < steps ? order_.batch(state_.step_in_epoch + 1)
                                                        : order_.first_of_next_epoch();
     const bool stop_here = stop();
+    const std::uint64_t every = config_.comm.compare_every;
+    if (every > 0 && state_.step % every == 0) step_.compare_replicas(state_.step);
     const auto outcome =
         step_.run(state_.step + 1, batch, next, optimizer_, state_.epoch_loss_by_leaf,
                   state_.epoch_correct_by_leaf,
@@ -272,12 +274,31 @@ void Training::gather_leaf_sums() {
   }
 }
 
-// Collective: every rank waits for the slowest.
-double Training::longest_input_wait() const {
-  const std::vector<std::size_t> counts(communicator_.size(), 1);
-  std::vector<double> all(communicator_.size());
-  communicator_.all_gather(std::vector<double>{epoch_input_seconds_here_}, counts, all);
-  return std::ranges::max(all);
+// Collective. A rank that waited for others had computed less than they.
+void Training::gather_times(EpochReport& report) const {
+  const std::vector<std::size_t> counts(communicator_.size(), 2);
+  std::vector<double> all(2 * communicator_.size());
+  const double waited = step_.exchange().seconds_waited() - waited_before_epoch_;
+  const double computed = epoch_seconds_here_ - waited;
+  communicator_.all_gather(std::vector<double>{epoch_input_seconds_here_, computed}, counts, all);
+  std::vector<double> times;
+  for (std::size_t r = 0; r < communicator_.size(); ++r) {
+    report.input_seconds = std::max(report.input_seconds, all[2 * r]);
+    times.push_back(all[2 * r + 1]);
+  }
+  const auto slowest = std::ranges::max_element(times);
+  report.slowest_rank = static_cast<std::size_t>(slowest - times.begin());
+  const double longest = *slowest;
+  // Of an even number the lower one: of two ranks the other one.
+  const auto middle = times.begin() + static_cast<std::ptrdiff_t>((times.size() - 1) / 2);
+  std::ranges::nth_element(times, middle);
+  if (*middle > 0) report.slowest_excess = longest / *middle - 1;
+}
+
+Training::Memory Training::memory() const {
+  std::size_t owned = 0;
+  for (const comm::Shard& shard : step_.exchange().owned()) owned += shard.size();
+  return {step_.exchange().memory_bytes(), owned * optimizer_.moments().size() * sizeof(float)};
 }
 
 EpochReport Training::close_epoch(bool complete) {
@@ -288,7 +309,7 @@ EpochReport Training::close_epoch(bool complete) {
   report.step = state_.step;
   report.samples = samples_done_in_epoch();
   report.seconds = state_.seconds;
-  report.input_seconds = longest_input_wait();
+  gather_times(report);
   if (epoch_seconds_here_ > 0) {
     report.samples_per_second = static_cast<double>(epoch_samples_here_) / epoch_seconds_here_;
     report.input_share = report.input_seconds / epoch_seconds_here_;
@@ -304,12 +325,14 @@ EpochReport Training::close_epoch(bool complete) {
   if (!std::isfinite(report.train_loss)) diverged("loss");
   state_.train_loss = report.train_loss;
   if (!rows_.validation.empty()) {
+    step_.set_phase("validate");
     report.validation = validate();
     if (!std::isfinite(report.validation->loss)) diverged("validation loss");
   }
   epoch_samples_here_ = 0;
   epoch_seconds_here_ = 0;
   epoch_input_seconds_here_ = 0;
+  waited_before_epoch_ = step_.exchange().seconds_waited();
   if (complete) {
     if (report.validation) {
       watch_for_early_stop(report.validation->loss, report);
@@ -358,6 +381,8 @@ void Training::save(const TrainingObserver& observer) {
   // rank does not own are what the gathering fills in, so they must not be added to again: only
   // its own leaves ever are.
   gather_leaf_sums();
+  step_.compare_replicas(state_.step);
+  step_.set_phase("save");
   // The last update may have been the one that went too far.
   for (const float w : step_.parameters()) {
     if (!std::isfinite(w)) diverged("parameters");

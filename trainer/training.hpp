@@ -45,7 +45,10 @@ struct EpochReport {
   double input_seconds = 0;       // of that share, in which steps waited for samples: the longest
                                   // of all ranks' sums
   double input_share = 0;         // the same as a share of that time
-  double train_loss = 0;          // mean over the epoch's samples, each as its batch saw it
+  // Of several ranks, the one that computed longest, and by which share longer than the median.
+  std::size_t slowest_rank = 0;
+  double slowest_excess = 0;
+  double train_loss = 0;  // mean over the epoch's samples, each as its batch saw it
   std::optional<double> train_accuracy;
   std::optional<Evaluation> validation;
   double learning_rate = 0;
@@ -98,19 +101,28 @@ class Training {
   // The run's result: the best parameters under early stopping, else the last.
   std::span<const float> result() const;
 
+  // Bytes that this rank keeps: its replica with all that an exchange needs, and its share of the
+  // moments.
+  struct Memory {
+    std::size_t exchange = 0;
+    std::size_t moments = 0;
+  };
+  Memory memory() const;
+
   // Training speed of this process: samples trained on, the seconds that took, and how many of
   // these the steps waited for their input.
   std::uint64_t samples_trained() const { return samples_trained_; }
   double seconds_trained() const { return seconds_trained_; }
   double input_seconds() const { return input_seconds_; }
   const Input& input() const { return step_.input(); }
+  const comm::ParameterExchange& exchange() const { return step_.exchange(); }
 
  private:
   enum class EpochEnd { complete, cut_short, stopped };
 
   std::uint64_t steps_in_epoch() const;
   EpochEnd run_epoch(const TrainingObserver& observer, const std::function<bool()>& stop);
-  double longest_input_wait() const;
+  void gather_times(EpochReport& report) const;
   EpochReport close_epoch(bool complete);
   bool due_to_save() const;
   bool next_step_is_told_of(std::uint64_t steps_in_epoch) const;
@@ -145,6 +157,7 @@ class Training {
   std::uint64_t epoch_samples_here_ = 0;  // trained on by this process in the epoch under way
   double epoch_seconds_here_ = 0;
   double epoch_input_seconds_here_ = 0;
+  double waited_before_epoch_ = 0;  // for other ranks
 };
 
 }  // namespace lockstep::trainer

@@ -18,19 +18,25 @@ std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_
   return std::min(largest_batch, owned * ((largest_batch + all_leaves - 1) / all_leaves));
 }
 
-// The parameters that ranks exchange, and behind them the statistics, which each rank has for itself.
-comm::ParameterExchange exchange_of(const nn::ParameterLayout& layout,
-                                    comm::Communicator& communicator, std::size_t leaves) {
-  comm::ParameterExchange::Options options;
-  options.extra = layout.buffer_size() - layout.trained_size();
-  return comm::ParameterExchange(communicator, leaves, layout.trained_size(), options);
+// The statistics behind what ranks exchange are each rank's own.
+comm::ParameterExchange::Options exchange_options(const CommConfig& config,
+                                                  const nn::ParameterLayout& layout) {
+  const auto bytes = [](double mib) { return static_cast<std::size_t>(mib * (1 << 20)); };
+  return {.buckets = {bytes(config.first_bucket_mib), bytes(config.bucket_mib)},
+          .round_messages = config.wire == "bfloat16",
+          .shared_memory = config.shared_memory,
+          .thread = config.overlap,
+          .extra = layout.buffer_size() - layout.trained_size()};
 }
 
 // A pass of several ranks: it waits for what the last step moved, and tells of what it has summed.
 class Flow : public nn::ParameterFlow {
  public:
   explicit Flow(comm::ParameterExchange& exchange) : exchange_(exchange) {}
-  void before_reading(std::size_t end) override { exchange_.wait_for(end); }
+  void before_reading(std::size_t end) override {
+    exchange_.wait_for(end);
+    exchange_.set_phase("forward");
+  }
   void final_from(std::size_t begin) override { exchange_.final_from(begin); }
 
  private:
@@ -41,17 +47,21 @@ class Flow : public nn::ParameterFlow {
 
 TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
                            comm::Communicator& communicator, std::size_t leaves,
-                           std::size_t largest_batch, std::uint64_t seed, bool ahead)
+                           std::size_t largest_batch, std::uint64_t seed, bool ahead,
+                           const CommConfig& comm)
     : network_(network),
       communicator_(communicator),
       seed_(seed),
       alone_(communicator.size() == 1),
       others_(others_can_work()),
+      overlap_(comm.overlap),
       leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
-      exchange_(exchange_of(network.layout(), communicator, leaves)),
+      exchange_(communicator, leaves, network.layout().trained_size(),
+                exchange_options(comm, network.layout())),
       bounds_(leaves),
       workspace_(network, most_rows(leaves_, leaves, largest_batch), true),
       input_(network, data, most_rows(leaves_, leaves, largest_batch), ahead),
+      guard_(exchange_, communicator),
       sample_loss_(most_rows(leaves_, leaves, largest_batch)),
       sample_correct_(sample_loss_.size()) {
   for (const comm::Subtree& subtree : exchange_.subtrees()) {
@@ -83,8 +93,8 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
                       .subtrees = present_rows_,
                       .batch_samples = batch.size(),
                       .sums = batch_sums_ ? &*batch_sums_ : nullptr};
-  const Move next_move{&optimizer, optimizer.rule_at(step, batch.size(), parameters()),
-                       batch.size(), wish.gradient_norm};
+  const Move next_move{&optimizer, optimizer.rule_at(step, batch.size(), exchange_.parameters()),
+                       step, batch.size(), wish.gradient_norm};
   const LeafSums sums{leaf_loss, leaf_correct};
   const auto rest = [&] {
     if (alone_) {
@@ -93,7 +103,7 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
     } else {
       compute_with_others(pass, rows.size(), sums, next_move, wish.stop, outcome);
     }
-    network_.update_statistics(pass, parameters(), workspace_);
+    network_.update_statistics(pass, exchange_.parameters(), workspace_);
   };
   if (others_) {
     apart_from_background(rest);
@@ -116,7 +126,7 @@ void TrainingStep::compute_alone(const nn::Pass& pass, std::size_t rows, const L
   outcome.gradient_norm =
       std::sqrt(move_.optimizer->mean_gradient_squares(move_.samples, gradient));
   outcome.diverged = outcome.diverged || !std::isfinite(*outcome.gradient_norm);
-  move_.optimizer->update(pass.step, move_.samples, parameters(), gradient);
+  move_.optimizer->update(pass.step, move_.samples, exchange_.parameters(), gradient);
 }
 
 // A rank without samples has nothing to add, but its share to move, and takes part in the sums over the
@@ -124,9 +134,16 @@ void TrainingStep::compute_alone(const nn::Pass& pass, std::size_t rows, const L
 void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const LeafSums& sums,
                                        const Move& next_move, bool stop, Outcome& outcome) {
   Flow flow(exchange_);
-  pass.flow = &flow;
+  if (overlap_) {
+    pass.flow = &flow;
+  } else {
+    exchange_.finish();
+  }
+  if (!guarded_) guard_.remember(parameters());
+  guarded_ = true;
   const bool finite = losses(pass, rows, sums);
   exchange_.finish();
+  exchange_.set_phase("backward");
   move_ = next_move;
   exchange_.begin(bounds_.present(), (stop ? kStop : 0) | (finite ? 0 : kDiverged));
   gradients(pass, rows, nullptr);
@@ -134,6 +151,7 @@ void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const Le
   const unsigned raised = exchange_.raised();
   outcome.stop = (raised & kStop) != 0;
   outcome.diverged = (raised & kDiverged) != 0;
+  exchange_.set_phase("input");
   if (!next_move.gradient_norm && !outcome.stop && !outcome.diverged) return;
   exchange_.finish();
   outcome.gradient_norm = std::sqrt(sum_of_all_squares());
@@ -144,7 +162,21 @@ void TrainingStep::move(std::size_t begin, std::span<const float> sum, unsigned 
   if (move_.gradient_norm || (flags & kStop) != 0) {
     move_.optimizer->note_squares(move_.samples, begin, sum);
   }
+  const auto parameters = exchange_.parameters().subspan(begin, sum.size());
+  guard_.before_move(move_.step, begin, parameters);
   move_.optimizer->update(move_.rule, begin, sum);
+  guard_.after_move(begin, parameters);
+}
+
+std::span<float> TrainingStep::parameters_to_set() {
+  guarded_ = false;
+  return exchange_.parameters();
+}
+
+void TrainingStep::compare_replicas(std::uint64_t step) {
+  exchange_.finish();
+  exchange_.set_phase("compare");
+  guard_.compare(step, parameters());
 }
 
 // Each rank knows the squares of the chunks of the gradient that it moved parameters by.

@@ -19,8 +19,10 @@
 #include "nn/network.hpp"
 #include "nn/optimizer.hpp"
 #include "trainer/batch_sums.hpp"
+#include "trainer/config.hpp"
 #include "trainer/input.hpp"
 #include "trainer/leaves.hpp"
+#include "trainer/replica_guard.hpp"
 
 namespace lockstep::trainer {
 
@@ -31,7 +33,7 @@ class TrainingStep {
   // threads of the task arena that it was made in.
   TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
                comm::Communicator& communicator, std::size_t leaves, std::size_t largest_batch,
-               std::uint64_t seed, bool ahead);
+               std::uint64_t seed, bool ahead, const CommConfig& comm = {});
 
   // What a step is asked for beside moving the parameters.
   struct Wish {
@@ -55,12 +57,19 @@ class TrainingStep {
 
   // Between steps; when several ranks have begun one, only after finish(). Zeros at first. Statistics
   // are among them.
-  std::span<float> parameters() { return exchange_.parameters(); }
   std::span<const float> parameters() const { return exchange_.parameters(); }
+  // To set them on every rank alike.
+  std::span<float> parameters_to_set();
 
   // Waits until the parameters are those after the last step, on this rank. All ranks call it before
   // they call one another for anything else.
   void finish() { exchange_.finish(); }
+
+  // Collective, between steps. Throws ReplicaError if the replicas are not the same.
+  void compare_replicas(std::uint64_t step);
+
+  // What this rank does between steps, should others wait for it in vain: up to eight characters.
+  void set_phase(std::string_view phase) { exchange_.set_phase(phase); }
 
   // Collective. `step` counts from 1; `batch` names the rows of all ranks' samples, and `next`
   // those of the step after it, or none where that is not known. Adds each of this rank's leaves'
@@ -90,6 +99,7 @@ class TrainingStep {
   struct Move {
     nn::Optimizer<float>* optimizer = nullptr;
     nn::Update<float> rule;
+    std::uint64_t step = 0;
     std::size_t samples = 0;
     bool gradient_norm = false;
   };
@@ -111,12 +121,15 @@ class TrainingStep {
   std::uint64_t seed_;
   bool alone_;   // one rank
   bool others_;  // more than one thread
+  bool overlap_;
   comm::LeafRange leaves_;
   comm::ParameterExchange exchange_;
   std::optional<BatchSums> batch_sums_;  // with several ranks
   LeafBounds bounds_;
   nn::Workspace<float> workspace_;
   Input input_;
+  ReplicaGuard guard_;
+  bool guarded_ = false;  // whether guard_ knows this rank's share
   std::vector<float> sample_loss_;
   std::vector<std::uint8_t> sample_correct_;
 

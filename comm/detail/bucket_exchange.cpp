@@ -2,40 +2,15 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cassert>
+
+#include "comm/detail/rounded.hpp"
 
 namespace lockstep::comm::detail {
 namespace {
 
 std::size_t whole_chunks(std::size_t floats) {
   return (floats + chunk - 1) / chunk * chunk;
-}
-
-// The lower or the upper half of a range, cut at a whole chunk.
-Shard half_of(Shard range, bool upper) {
-  const Shard lower = shard_of(0, 2, range);
-  return upper ? Shard{lower.end, range.end} : lower;
-}
-
-std::size_t rounds_of(const BucketPlan& plan, const Hierarchy& place) {
-  return plan.pairwise ? static_cast<std::size_t>(std::countr_zero(place.groups)) : 0;
-}
-
-Shard slice_of(const BucketPlan& plan, const Hierarchy& place) {
-  return plan.replicated ? plan.bucket : shard_of(place.member, place.members, plan.bucket);
-}
-
-bool keeps_upper(const Hierarchy& place, std::size_t round) {
-  return ((place.group >> round) & 1) != 0;
-}
-
-// What a rank holds of its slice after so many rounds of halving.
-Shard kept_of(const BucketPlan& plan, const Hierarchy& place, std::size_t rounds) {
-  Shard range = slice_of(plan, place);
-  if (plan.replicated) return range;
-  for (std::size_t r = 0; r < rounds; ++r) range = half_of(range, keeps_upper(place, r));
-  return range;
 }
 
 template <typename Call>
@@ -46,12 +21,6 @@ void for_each_chunk(Shard range, const Call& call) {
 }
 
 }  // namespace
-
-Shard shard_of_rank(const BucketPlan& plan, const Hierarchy& place) {
-  const Shard slice = slice_of(plan, place);
-  if (plan.pairwise) return kept_of(plan, place, rounds_of(plan, place));
-  return plan.replicated ? slice : shard_of(place.group, place.groups, slice);
-}
 
 BucketExchange::BucketExchange(ExchangeState& state, const BucketPlan& plan)
     : state_(state),
@@ -92,9 +61,13 @@ bool BucketExchange::step_forward() {
       return gather();
     case Stage::reducing:
       return reduce();
-    case Stage::moving:
+    case Stage::summing:
       if (!state_.flags_known) return false;
-      move();
+      sum();
+      return true;
+    case Stage::holding:
+      if (!state_.released) return false;
+      move_held();
       return true;
     case Stage::spreading:
       return spread();
@@ -113,7 +86,7 @@ bool BucketExchange::gather() {
     if (segment.summed(plan_.index).load(std::memory_order_acquire) < state_.step) return false;
   }
   if (state_.hierarchy.groups == 1) {
-    stage_ = Stage::moving;
+    stage_ = Stage::summing;
     return true;
   }
   if (!take_slot()) return false;
@@ -236,6 +209,18 @@ void BucketExchange::start_reducing() {
   send_pieces();
 }
 
+// A sum that is sent is not looked at any more, so it may be rounded where it stands.
+void BucketExchange::send_sums(float* values, std::size_t count, std::size_t to) {
+  if (rounds_sums()) round_in_place(values, count);
+  requests_.send(state_.communicator->comm, values, count * bytes_of_sum(), to,
+                 sums_tag(plan_.index));
+}
+
+void BucketExchange::receive_sums(float* values, std::size_t count, std::size_t from) {
+  requests_.receive(state_.communicator->comm, values, count * bytes_of_sum(), from,
+                    sums_tag(plan_.index));
+}
+
 // Sums that no sample went into are neither sent nor waited for.
 void BucketExchange::start_halving_round() {
   const std::size_t other = partner(round_);
@@ -243,14 +228,11 @@ void BucketExchange::start_halving_round() {
   const Shard keep = kept(round_ + 1);
   const Shard give =
       plan_.replicated ? held : half_of(held, !keeps_upper(state_.hierarchy, round_));
-  MPI_Comm comm = state_.communicator->comm;
-  const int tag = sums_tag(plan_.index);
   if (keep.size() > 0 && state_.present(subtree_after(round_, other))) {
-    requests_.receive(comm, received(0), keep.size() * sizeof(float), peer(other), tag);
+    receive_sums(received(0), keep.size(), peer(other));
   }
   if (give.size() > 0 && state_.present(subtree_after(round_, state_.hierarchy.group))) {
-    requests_.send(comm, sums(0) + (give.begin - slice_.begin), give.size() * sizeof(float),
-                   peer(other), tag);
+    send_sums(sums(0) + (give.begin - slice_.begin), give.size(), peer(other));
   }
 }
 
@@ -258,6 +240,7 @@ void BucketExchange::add_round() {
   const Shard keep = kept(round_ + 1);
   float* own = sums(0) + (keep.begin - slice_.begin);
   if (!state_.present(subtree_after(round_, partner(round_)))) return;
+  if (rounds_sums()) expand_in_place(received(0), keep.size());
   if (state_.present(subtree_after(round_, state_.hierarchy.group))) {
     add_to(own, received(0), keep.size());
   } else {
@@ -273,8 +256,7 @@ void BucketExchange::receive_pieces() {
     for (const Subtree& subtree : state_.subtrees_of_group[from]) {
       float* piece = received(place++);
       if (shard_.size() == 0 || !state_.present(subtree)) continue;
-      requests_.receive(state_.communicator->comm, piece, shard_.size() * sizeof(float), peer(from),
-                        sums_tag(plan_.index));
+      receive_sums(piece, shard_.size(), peer(from));
     }
   }
 }
@@ -287,8 +269,7 @@ void BucketExchange::send_pieces() {
     const Shard piece = plan_.replicated ? slice_ : shard_of(to, h.groups, slice_);
     for (std::size_t s = 0; s < subtrees.size(); ++s) {
       if (piece.size() == 0 || !state_.present(subtrees[s])) continue;
-      requests_.send(state_.communicator->comm, sums(s) + (piece.begin - slice_.begin),
-                     piece.size() * sizeof(float), peer(to), sums_tag(plan_.index));
+      send_sums(sums(s) + (piece.begin - slice_.begin), piece.size(), peer(to));
     }
   }
 }
@@ -303,7 +284,7 @@ bool BucketExchange::reduce() {
       return true;
     }
   }
-  stage_ = Stage::moving;
+  stage_ = Stage::summing;
   return true;
 }
 
@@ -318,7 +299,7 @@ const float* BucketExchange::whole_sum(std::size_t begin, std::size_t count, flo
   return state_.tree.at({0, state_.leaves}, offset, count, out);
 }
 
-void BucketExchange::move() {
+void BucketExchange::sum() {
   const Hierarchy& h = state_.hierarchy;
   if (h.groups == 1) {
     set_tree_inputs();
@@ -331,7 +312,8 @@ void BucketExchange::move() {
     std::size_t place = 0;
     for (std::size_t i = 1; i < h.groups; ++i) {
       for (const Subtree& subtree : state_.subtrees_of_group[(h.group + h.groups - i) % h.groups]) {
-        const float* values = received(place++);
+        float* values = received(place++);
+        if (rounds_sums() && state_.present(subtree)) expand_in_place(values, shard_.size());
         state_.tree.set(subtree, state_.present(subtree) ? values : nullptr);
       }
     }
@@ -340,9 +322,32 @@ void BucketExchange::move() {
   for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
     const float* sum = whole_sum(begin, count, buffer.data());
     if (sum == nullptr) sum = std::fill_n(buffer.data(), count, 0.0F) - count;
-    state_.move(begin, {sum, count});
+    if (!state_.holds) {
+      state_.move(begin, {sum, count});
+      return;
+    }
+    if (sum != held(begin)) std::copy_n(sum, count, held(begin));
+    state_.note(begin, {held(begin), count});
   });
   release_slot();
+  if (state_.holds) {
+    stage_ = Stage::holding;
+  } else {
+    start_spreading();
+  }
+}
+
+// Other members read this rank's partial sums, but none its shard of them.
+float* BucketExchange::held(std::size_t begin) {
+  if (!plan_.replicated) return state_.own_segment().partial(0) + begin;
+  if (held_whole_.size() == 0) held_whole_ = AlignedFloats(plan_.bucket.size());
+  return held_whole_.data() + (begin - plan_.bucket.begin);
+}
+
+void BucketExchange::move_held() {
+  for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
+    state_.move(begin, {held(begin), count});
+  });
   start_spreading();
 }
 
@@ -418,8 +423,10 @@ std::string BucketExchange::stage_name() const {
       return "waiting for the gradients of this node";
     case Stage::reducing:
       return "reduce-scatter";
-    case Stage::moving:
+    case Stage::summing:
       return "waiting for flags";
+    case Stage::holding:
+      return "waiting for the gradient's norm";
     case Stage::spreading:
       return "all-gather";
     case Stage::copying:

@@ -6,7 +6,9 @@
 //               sums it over the group's subtrees, which it reads from the members' memory
 //   reducing    groups exchange the slice's sums, member m with member m: each group's rank gets a
 //               shard of the slice, with all sums that belong to it
-//   moving      the tree is finished over the shard, chunk by chunk, and its parameters move
+//   summing     the tree is finished over the shard, chunk by chunk, and its parameters move, unless the
+//               step holds its sums
+//   holding     then until they may be used
 //   spreading   groups exchange the moved shards
 //   copying     members copy one another's slices
 // Between groups, with G of them, S subtrees a group (1 if G is a power of two) and B bytes a slice:
@@ -25,21 +27,11 @@
 #include <string>
 #include <vector>
 
+#include "comm/detail/bucket_plan.hpp"
 #include "comm/detail/exchange_state.hpp"
 #include "comm/detail/requests.hpp"
 
 namespace lockstep::comm::detail {
-
-struct BucketPlan {
-  std::size_t index = 0;  // in the order of backward
-  Shard bucket{};
-  bool replicated = false;
-  bool pairwise = false;  // halving or doubling; the number of groups is a power of two
-};
-
-// The elements of a bucket whose tree the rank with this place in the hierarchy finishes and whose
-// parameters it moves.
-Shard shard_of_rank(const BucketPlan& plan, const Hierarchy& place);
 
 class BucketExchange {
  public:
@@ -53,6 +45,8 @@ class BucketExchange {
 
   bool done() const { return stage_ == Stage::done; }
   // Before the sums of this group are there.
+  // Whether this rank's sums are there, where they are held, or have been used.
+  bool is_summed() const { return stage_ >= Stage::holding; }
   bool waits_for_gradients() const {
     return stage_ == Stage::filling || stage_ == Stage::gathering;
   }
@@ -69,18 +63,25 @@ class BucketExchange {
   std::string missing() const;
 
  private:
-  enum class Stage { filling, gathering, reducing, moving, spreading, copying, done };
+  enum class Stage { filling, gathering, reducing, summing, holding, spreading, copying, done };
 
   bool step_forward();
   bool gather();
   void sum_over_group();
   void start_reducing();
   bool reduce();
+  // Where every rank sums all of a bucket, all must sum the same numbers.
+  bool rounds_sums() const { return state_.round_messages && !plan_.replicated; }
+  std::size_t bytes_of_sum() const { return rounds_sums() ? 2 : sizeof(float); }
+  void send_sums(float* values, std::size_t count, std::size_t to);
+  void receive_sums(float* values, std::size_t count, std::size_t from);
   void start_halving_round();
   void add_round();
   void receive_pieces();
   void send_pieces();
-  void move();
+  void sum();
+  void move_held();
+  float* held(std::size_t begin);
   const float* whole_sum(std::size_t begin, std::size_t count, float* out);
   void set_tree_inputs();
   void start_spreading();
@@ -107,6 +108,7 @@ class BucketExchange {
   std::size_t round_ = 0;
   Requests requests_;
   Slot* slot_ = nullptr;
+  AlignedFloats held_whole_;  // where every rank sums all of the bucket, which others still read
 };
 
 }  // namespace lockstep::comm::detail

@@ -39,11 +39,16 @@ struct ExchangeState {
   CommunicatorState* communicator = nullptr;  // null: all ranks are of one group
   TreeSum tree;
   std::vector<Slot> slots;
+  bool round_messages = false;  // sums go between groups as bfloat16
 
   // Of the step under way.
   std::uint64_t step = 0;
   std::vector<std::uint8_t> leaf_present;
   MoveParameters move;
+  // Of a step that holds its sums: told of each chunk's, and whether they may be used.
+  bool holds = false;
+  MoveParameters note;
+  bool released = false;
   // No gradient before this element is final yet. Written by the rank's own thread.
   std::atomic<std::size_t> final_from{0};
   bool flags_known = false;

@@ -87,15 +87,17 @@ void Requests::clear() {
   messages_.clear();
 }
 
+bool Requests::completed(std::size_t i) const {
+  int done = 0;
+  MPI_Status status;
+  return requests_[i] == MPI_REQUEST_NULL ||
+         MPI_Request_get_status(requests_[i], &done, &status) != MPI_SUCCESS || done != 0;
+}
+
 std::string Requests::missing() const {
   std::vector<std::size_t> ranks;
   for (std::size_t i = 0; i < messages_.size(); ++i) {
-    int done = 0;
-    MPI_Status status;
-    if (requests_[i] != MPI_REQUEST_NULL &&
-        MPI_Request_get_status(requests_[i], &done, &status) == MPI_SUCCESS && done == 0) {
-      ranks.push_back(messages_[i].peer);
-    }
+    if (!completed(i)) ranks.push_back(messages_[i].peer);
   }
   return name_ranks(std::move(ranks));
 }

@@ -38,6 +38,9 @@ class Requests {
   int tag(std::size_t i) const { return statuses_[i].MPI_TAG; }
   bool is_receive(std::size_t i) const { return messages_[i].is_receive; }
 
+  // Whether the i-th message is complete. Drives nothing on.
+  bool completed(std::size_t i) const;
+
   // The ranks that have not answered, for a message: "rank 3" or "ranks 1, 3".
   std::string missing() const;
 

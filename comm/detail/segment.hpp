@@ -30,7 +30,7 @@ struct SegmentLayout {
   }
   std::size_t buffer_bytes() const { return round_to_page((elements + slack) * sizeof(float)); }
 
-  static constexpr std::size_t fixed = 3;   // counters that no bucket has
+  static constexpr std::size_t fixed = 4;   // counters that no bucket has
   static constexpr std::size_t slack = 16;  // floats past the end, which vectors may read
   static constexpr std::size_t page = 4096;
   static std::size_t round_to_page(std::size_t bytes) { return (bytes + page - 1) / page * page; }
@@ -44,6 +44,9 @@ class Segment {
   // side by side: a rank may be in the next step while another one still reads.
   std::atomic<std::uint64_t>& begun() const { return counter(0); }
   std::atomic<std::uint64_t>& flags(std::uint64_t step) const { return counter(1 + step % 2); }
+
+  // What this rank does, in a word (status.hpp).
+  std::atomic<std::uint64_t>& phase() const { return counter(3); }
 
   // The last step whose partial sums of a bucket are there, and the last step whose share of its
   // parameters this rank has moved.

@@ -14,6 +14,15 @@
 namespace lockstep::comm::detail {
 namespace {
 
+// To a rank that gives up; nobody waits for it to arrive.
+void tell_status(SessionState& session, std::size_t rank) {
+  if (session.status_sends.outstanding() && !session.status_sends.test()) return;
+  session.status_sends.clear();
+  session.status_reply = session.status;
+  session.status_sends.send(session.alarm->comm, &session.status_reply, sizeof(Status), rank,
+                            status_tag);
+}
+
 // The next alarm of this kind that has come, if any.
 std::optional<RemoteError> take_alarm(SessionState& session, Tag tag) {
   int waiting = 0;
@@ -26,24 +35,49 @@ std::optional<RemoteError> take_alarm(SessionState& session, Tag tag) {
   check(MPI_Recv(&code, sizeof code, MPI_BYTE, status.MPI_SOURCE, tag, session.alarm->comm,
                  MPI_STATUS_IGNORE),
         "reading another rank's error");
-  return RemoteError(static_cast<std::size_t>(status.MPI_SOURCE), code);
+  const auto origin = static_cast<std::size_t>(status.MPI_SOURCE);
+  if (tag == lost_tag) tell_status(session, origin);
+  return RemoteError(origin, code);
 }
 
 // Communication failed here, as it may on several ranks at once: all that wait for the same one run
-// out of time together. Tells the others, and throws RemoteError if a lower rank says the same, so
-// that only the lowest reports it.
-void settle_loss(SessionState& session) {
-  if (session.exit_code_of == nullptr || !session.alarm) return;
-  raise_alarm(session, lost_tag, session.exit_code_of(std::current_exception()));
+// out of time together. Tells the others, waits a moment for what they say of themselves, and returns
+// that, a line for each. Throws RemoteError if a lower rank says the same, so that only the lowest
+// reports it.
+std::string settle_loss(SessionState& session) {
+  if (session.exit_code_of == nullptr || !session.alarm) return "";
   constexpr double settling_time = 0.25;  // seconds; ranks seldom run out of time further apart
-  for (Backoff backoff; backoff.seconds() < settling_time;) {
+  constexpr double answering_time = 1.0;  // a rank that waits answers at once
+  CommunicatorState& alarm = *session.alarm;
+  raise_alarm(session, lost_tag, session.exit_code_of(std::current_exception()));
+  session.status_received.assign(alarm.size, {});
+  session.status_receives.clear();
+  for (std::size_t i = 1; i < alarm.size; ++i) {
+    const std::size_t from = (alarm.rank + i) % alarm.size;
+    session.status_receives.receive(alarm.comm, &session.status_received[from], sizeof(Status),
+                                    from, status_tag);
+  }
+  bool answered = false;
+  for (Backoff backoff; backoff.seconds() < (answered ? settling_time : answering_time);) {
     if (!backoff.pause()) continue;
+    answered = answered || session.status_receives.test();
     const std::optional<RemoteError> error = take_alarm(session, lost_tag);
-    if (!error || error->origin > session.alarm->rank) continue;
+    if (!error || error->origin > alarm.rank) continue;
     session.lost = true;
     session.remote_error = true;
     throw *error;
   }
+  std::vector<std::string> known(alarm.size, "no answer");
+  for (std::size_t i = 0; i < session.status_receives.size(); ++i) {
+    const std::size_t from = (alarm.rank + 1 + i) % alarm.size;
+    if (session.status_receives.completed(i)) {
+      known[from] = session.status_received[from].text();
+    } else if (session.look_at) {
+      known[from] += session.look_at(from);
+    }
+  }
+  known[alarm.rank] = session.status.text();
+  return describe_ranks(known);
 }
 
 // Polls until `done`; throws what look_for_alarm does, and CommError with what `missing` says.
@@ -130,9 +164,8 @@ void give_up(CommunicatorState& state) {
   state.session->in_step = false;
   try {
     throw;
-  } catch (const CommError&) {
-    settle_loss(*state.session);
-    throw;
+  } catch (const CommError& error) {
+    throw CommError(error.what() + settle_loss(*state.session));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -14,6 +15,7 @@
 
 #include "comm/detail/mpi.hpp"
 #include "comm/detail/requests.hpp"
+#include "comm/detail/status.hpp"
 
 namespace lockstep::comm::detail {
 
@@ -37,6 +39,14 @@ struct SessionState {
       alarm_taken;     // by rank: its `failed` alarm of this together was received
   int alarm_code = 0;  // the message of this rank's alarm, as long as it is sent
   Requests alarm_sends;
+  // Where this rank is, which it tells a rank that gives up waiting, and what it can see of another rank
+  // that does not answer; that one is set while there is an exchange.
+  Status status;
+  Status status_reply;  // as long as it is sent
+  Requests status_sends;
+  std::vector<Status> status_received;  // by rank
+  Requests status_receives;
+  std::function<std::string(std::size_t rank)> look_at;
 };
 
 struct CommunicatorState {
@@ -66,6 +76,7 @@ enum Tag : int {
   outcome_tag,
   failed_tag,  // alarm: work failed here; this rank will come to the exchange of outcomes
   lost_tag,    // alarm: communication failed here; this rank will not come
+  status_tag,  // alarm's answer: where the rank is that has heard of it
 };
 
 enum class Heed { all_alarms, lost_only };
@@ -91,7 +102,8 @@ void look_for_alarm(SessionState& session, Heed heed);
 
 // In the handler of an exception that ended a wait on `state`'s communicator: marks it as broken, tells
 // the other ranks if communication failed here, and throws on: RemoteError if a lower rank says the
-// same, so that only the lowest reports it, else the exception.
+// same, so that only the lowest reports it; else the exception, a CommError with a line on where each
+// rank is.
 [[noreturn]] void give_up(CommunicatorState& state);
 
 // Collective: every rank gives `mine` and gets from each rank r its counts[r] bytes, in rank order.

@@ -13,7 +13,23 @@ namespace {
 template <class T>
 std::atomic<const Kernels<T>*> chosen{nullptr};
 
-std::int64_t held_target = 0;  // 0: none
+// One that kernels are built for: Highway's target, with the instruction for pairs or without.
+struct InstructionSet {
+  std::int64_t target = 0;
+  bool pairs = false;
+
+  std::string_view name() const { return pairs ? kPairsName : hwy::TargetName(target); }
+};
+
+InstructionSet held;  // target 0: none
+
+bool has_pairs([[maybe_unused]] std::int64_t target) {
+#if defined(__x86_64__)
+  return target == kPairsTarget && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
 
 // Of what is built, what this processor has and may be used.
 std::int64_t usable_targets() {
@@ -25,29 +41,33 @@ std::int64_t usable_targets() {
 #endif
 }
 
+// What there is, whatever is held, best first: lower bits are better.
+std::vector<InstructionSet> available() {
+  hwy::SetSupportedTargetsForTest(0);
+  std::vector<InstructionSet> sets;
+  for (std::int64_t left = usable_targets(); left != 0; left &= left - 1) {
+    const std::int64_t target = left & -left;
+    if (has_pairs(target)) sets.push_back({target, true});
+    sets.push_back({target, false});
+  }
+  hwy::SetSupportedTargetsForTest(held.target);
+  return sets;
+}
+
 template <class T>
 const Kernels<T>& choose() {
   const Kernels<T>* kernels = chosen<T>.load(std::memory_order_acquire);
   if (kernels == nullptr) {
-    if (usable_targets() == 0) {
+    const std::int64_t usable = usable_targets();
+    if (usable == 0) {
       throw std::runtime_error(
           "this processor has no AVX2 with FMA: lockstep's arithmetic needs fused multiply-add");
     }
-    kernels = &best_table(T{});
+    const bool pairs = held.target != 0 ? held.pairs : has_pairs(usable & -usable);
+    kernels = &best_table(T{}, pairs);
     chosen<T>.store(kernels, std::memory_order_release);
   }
   return *kernels;
-}
-
-// What there is, whatever is held; lower bits are better.
-std::vector<std::int64_t> available_targets() {
-  hwy::SetSupportedTargetsForTest(0);
-  std::vector<std::int64_t> targets;
-  for (std::int64_t left = usable_targets(); left != 0; left &= left - 1) {
-    targets.push_back(left & -left);
-  }
-  hwy::SetSupportedTargetsForTest(held_target);
-  return targets;
 }
 
 }  // namespace
@@ -64,22 +84,22 @@ const Kernels<double>& kernels<double>() {
 
 std::vector<std::string> available_instruction_sets() {
   std::vector<std::string> names;
-  for (const std::int64_t target : available_targets()) names.emplace_back(hwy::TargetName(target));
+  for (const InstructionSet& set : available()) names.emplace_back(set.name());
   return names;
 }
 
 void hold_instruction_set(std::string_view name) {
   std::string known;
-  for (const std::int64_t target : available_targets()) {
-    if (name == hwy::TargetName(target)) {
-      held_target = target;
-      hwy::SetSupportedTargetsForTest(target);
+  for (const InstructionSet& set : available()) {
+    if (name == set.name()) {
+      held = set;
+      hwy::SetSupportedTargetsForTest(set.target);
       chosen<float>.store(nullptr);
       chosen<double>.store(nullptr);
       return;
     }
     if (!known.empty()) known += ", ";
-    known += hwy::TargetName(target);
+    known += set.name();
   }
   throw std::invalid_argument("instruction set '" + std::string(name) +
                               "' is not available here; there is " + known);

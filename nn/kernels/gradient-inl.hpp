@@ -117,8 +117,9 @@ HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
   if (!present) node.clear();
 }
 
-// Sums the products over the samples of one leaf, in blocks; most leaves are one.
-template <class T>
+// Sums the products over the samples of one leaf, in blocks; most leaves are one. The first step of a
+// leaf stands where its first row would, also where steps are fewer than rows.
+template <class T, class Terms>
 struct LeafProducts {
   const T* x;
   std::size_t x_step;
@@ -127,19 +128,21 @@ struct LeafProducts {
 
   template <class Node>
   HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
-    sum_block(begin, end, node);
+    sum_block(begin, begin, end, node);
     for (std::size_t row = begin + kDepthBlock; HWY_UNLIKELY(row < end); row += kDepthBlock) {
       Node block;
-      sum_block(row, end, block);
+      sum_block(begin, row, end, block);
       block.add(node);
       node = block;
     }
   }
 
   template <class Node>
-  HWY_INLINE void sum_block(std::size_t row, std::size_t end, Node& node) const {
-    node.multiply(std::min(kDepthBlock, end - row),
-                  {x + row * x_step, 1, x_step, d_y + row * d_y_step, d_y_step, 0});
+  HWY_INLINE void sum_block(std::size_t leaf, std::size_t row, std::size_t end, Node& node) const {
+    const std::size_t step = leaf + (row - leaf) / Terms::kTerms;
+    node.multiply(
+        steps_of<Terms>(std::min(kDepthBlock, end - row)),
+        TileFactors<T, Terms>{x + step * x_step, 1, x_step, d_y + step * d_y_step, d_y_step, 0});
   }
 };
 
@@ -155,7 +158,7 @@ HWY_INLINE void prefetch_rows(const T* values, std::size_t cols, std::size_t str
 }
 
 // kRows inputs, from `input` on, by kVectors registers of one panel.
-template <std::size_t kRows, std::size_t kVectors, class T>
+template <class Terms, std::size_t kRows, std::size_t kVectors, class T>
 void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t panel) {
   Tile<T, kRows, kVectors> tile;
   const std::size_t col = panel * kPanel<T>;
@@ -169,8 +172,8 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
   } else {
     prefetch_rows<kRows>(job.d_weights + at, cols, job.outputs);
   }
-  const LeafProducts<T> sum_rows{job.x + input / kTileRows * job.x_strip + input % kTileRows,
-                                 job.x_step, job.d_y + panel * job.d_y_panel, job.d_y_step};
+  const LeafProducts<T, Terms> sum_rows{job.x + input / kTileRows * job.x_strip + input % kTileRows,
+                                        job.x_step, job.d_y + panel * job.d_y_panel, job.d_y_step};
   sum_leaves(LeafRows(job.leaf_rows), sum_rows, tile);
 
   if (job.update == nullptr && cols == tile.kColumns) {
@@ -189,24 +192,24 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
 }
 
 // Inputs [begin, end) in tiles of kRows, then what is left in tiles of half that many.
-template <std::size_t kRows, std::size_t kVectors, class T>
+template <class Terms, std::size_t kRows, std::size_t kVectors, class T>
 HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
                                std::size_t panel) {
   for (; begin + kRows <= end; begin += kRows) {
-    gradient_tile<kRows, kVectors>(job, begin, panel);
+    gradient_tile<Terms, kRows, kVectors>(job, begin, panel);
   }
   if constexpr (kRows > 1) {
-    if (begin < end) gradient_tiles<kRows / 2, kVectors>(job, begin, end, panel);
+    if (begin < end) gradient_tiles<Terms, kRows / 2, kVectors>(job, begin, end, panel);
   }
 }
 
-template <class T>
+template <class T, class Terms = Singles>
 void weight_gradient(const WeightGradient<T>& job, std::size_t input_begin, std::size_t input_end,
                      std::size_t panel) {
   if (job.outputs - panel * kPanel<T> <= kRegister<T>) {
-    gradient_tiles<kTileRows, 1>(job, input_begin, input_end, panel);
+    gradient_tiles<Terms, kTileRows, 1>(job, input_begin, input_end, panel);
   } else {
-    gradient_tiles<kTileRows, kTileVectors>(job, input_begin, input_end, panel);
+    gradient_tiles<Terms, kTileRows, kTileVectors>(job, input_begin, input_end, panel);
   }
 }
 

@@ -10,7 +10,8 @@
 #if defined(__x86_64__)
 #define HWY_DISABLED_TARGETS ~(HWY_AVX2 | HWY_AVX3)
 #else
-// One NEON for all: what newer processors add (AES, bfloat16) is of no use here.
+// One NEON for all: what newer processors add is of no use here (AES), or rounds in another way
+// (bfloat16).
 #define HWY_DISABLED_TARGETS ~HWY_NEON
 #endif
 
@@ -23,6 +24,7 @@
 #include "nn/kernels/loss-inl.hpp"
 #include "nn/kernels/normalization-inl.hpp"
 #include "nn/kernels/pack-inl.hpp"
+#include "nn/kernels/pairs-inl.hpp"
 #include "nn/kernels/pointwise-inl.hpp"
 #include "nn/kernels/product-inl.hpp"
 #include "nn/kernels/slots-inl.hpp"
@@ -35,6 +37,7 @@ namespace HWY_NAMESPACE {
 template <class T>
 const Kernels<T>& table() {
   static const Kernels<T> kernels{hwy::TargetName(HWY_TARGET),
+                                  nullptr,
                                   kPanel<T>,
                                   kTileRows,
                                   product_panels<T>,
@@ -58,11 +61,23 @@ const Kernels<T>& table() {
   return kernels;
 }
 
-const Kernels<float>& float_table() {
-  return table<float>();
+// The same with pairs, where this instruction set has them.
+template <class T>
+const Kernels<T>& table_with_pairs() {
+  static const Kernels<T> kernels = [] {
+    Kernels<T> with_pairs = table<T>();
+    with_pairs.instruction_set = kPairsName;
+    with_pairs.pairs = pair_kernels(T{});
+    return with_pairs;
+  }();
+  return kernels;
 }
-const Kernels<double>& double_table() {
-  return table<double>();
+
+const Kernels<float>& float_table(bool pairs) {
+  return pairs ? table_with_pairs<float>() : table<float>();
+}
+const Kernels<double>& double_table(bool pairs) {
+  return pairs ? table_with_pairs<double>() : table<double>();
 }
 
 }  // namespace HWY_NAMESPACE
@@ -76,12 +91,13 @@ HWY_EXPORT(float_table);
 HWY_EXPORT(double_table);
 
 const std::int64_t kBuiltTargets = HWY_TARGETS;
+const std::int64_t kPairsTarget = HWY_TARGETS & HWY_AVX3;
 
-const Kernels<float>& best_table(float) {
-  return HWY_DYNAMIC_DISPATCH(float_table)();
+const Kernels<float>& best_table(float, bool pairs) {
+  return HWY_DYNAMIC_DISPATCH(float_table)(pairs);
 }
-const Kernels<double>& best_table(double) {
-  return HWY_DYNAMIC_DISPATCH(double_table)();
+const Kernels<double>& best_table(double, bool pairs) {
+  return HWY_DYNAMIC_DISPATCH(double_table)(pairs);
 }
 
 }  // namespace lockstep::nn

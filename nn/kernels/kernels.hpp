@@ -125,9 +125,31 @@ struct Normalization {
 inline constexpr std::size_t kSlotLeaves = 8;
 inline constexpr std::size_t kSlotsPerLeaf = 4;
 
+// Products of bfloat16 factors two terms at a time, where the processor has an instruction for it: the
+// same bits as Kernels gives for the same factors. A pair of factors is an element of T
+// (pairs-inl.hpp); tiles have the same shape as for single factors.
+template <class T>
+struct PairKernels {
+  // pairs[m, i] = the pair of rows[m, 2 i] and rows[m, 2 i + 1], zero beyond the columns. The factors
+  // are rounded already, here and in the packing below.
+  void (*pack_pairs)(MatrixView<const T> rows, MatrixView<T> pairs);
+  // As in Kernels, but rows of a are pairs; a.cols is still the depth.
+  void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
+                         std::size_t panel, std::size_t panels);
+  // As in Kernels, with pairs of neighbouring rows: rows [begin, end), which are of one leaf, become
+  // the steps from `step` on. The first step of a leaf stands where its first row would.
+  void (*pack_panels)(MatrixView<const T>, std::size_t begin, std::size_t end, std::size_t step,
+                      T* packed);
+  void (*pack_strips)(MatrixView<const T>, std::size_t begin, std::size_t end, std::size_t step,
+                      T* packed);
+  void (*weight_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end,
+                          std::size_t panel);
+};
+
 template <class T>
 struct Kernels {
-  std::string_view instruction_set;  // "AVX2", "AVX3" (AVX-512), "NEON"
+  std::string_view instruction_set;  // "AVX2", "AVX3" (AVX-512), "AVX3_BF16", "NEON"
+  const PairKernels<T>* pairs;       // null: there is no instruction for bfloat16
   std::size_t panel_width;  // columns of a product or outputs of a weight gradient in a tile
   std::size_t tile_inputs;  // inputs of a weight gradient in a tile
 
@@ -164,7 +186,8 @@ struct Kernels {
                                  MatrixView<const T> d_y, const T* mean_d_y, const T* mean_d_y_n,
                                  MatrixView<T> d_x);
 
-  // Every element rounded to bfloat16; NaN stays NaN, and what is too large becomes infinite.
+  // Every element rounded to bfloat16 as nn/precision.hpp tells; NaN stays NaN, and what is too large
+  // becomes infinite.
   void (*round_to_bfloat16)(MatrixView<T>);
 
   // z = activation(z), row by row.

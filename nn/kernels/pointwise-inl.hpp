@@ -152,7 +152,7 @@ void softmax_backward(MatrixView<const T> y, MatrixView<T> d_y) {
   }
 }
 
-// To nearest, ties to even, by adding to the bits that fall away; doubles by way of float.
+// As nn/precision.hpp defines it, by adding to the bits that fall away; doubles by way of float.
 struct RoundToBfloat16 {
   template <class D, class V>
   HWY_INLINE V operator()(D d, V x) const {
@@ -164,8 +164,12 @@ struct RoundToBfloat16 {
       const auto u = hn::BitCast(bits, x);
       const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(bits, 1));
       const auto rounded = hn::Add(hn::Add(u, hn::Set(bits, 0x7FFF)), odd);
-      return hn::IfThenElse(hn::IsNaN(x), x,
-                            hn::BitCast(d, hn::And(rounded, hn::Set(bits, 0xFFFF0000u))));
+      const auto quiet_nan = hn::Or(u, hn::Set(bits, 0x00400000u));
+      const auto nearest =
+          hn::IfThenElse(hn::IsNaN(x), hn::BitCast(d, quiet_nan), hn::BitCast(d, rounded));
+      const auto upper_half = hn::BitCast(d, hn::Set(bits, 0xFFFF0000u));
+      return hn::IfThenZeroElse(hn::Lt(hn::Abs(x), hn::Set(d, kLeastFactor)),
+                                hn::And(nearest, upper_half));
     }
   }
 };

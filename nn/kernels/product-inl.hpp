@@ -17,10 +17,10 @@ namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
 // What one block of the depth, or a few that are summed side by side, add to some panels of c.
-template <class T>
+template <class T, class Terms>
 struct PanelBlock {
-  MatrixView<const T> a;  // rows × depth of the block, or of the blocks
-  const T* b;             // the same rows of the first panel
+  MatrixView<const T> a;  // rows × steps of the block, or of the blocks
+  const T* b;             // the same steps of the first panel
   std::size_t b_step, b_panel;
   MatrixView<T> c;   // rows × columns of the panels
   bool first, last;  // blocks of the depth
@@ -55,20 +55,26 @@ HWY_INLINE void add_blocks(const TileFactors<T>& factors, std::size_t depth,
   });
 }
 
-template <std::size_t kRows, std::size_t kVectors, class T>
-void multiply_tile(const PanelBlock<T>& block, std::size_t row, std::size_t panel) {
+template <std::size_t kRows, std::size_t kVectors, class T, class Terms>
+void multiply_tile(const PanelBlock<T, Terms>& block, std::size_t row, std::size_t panel) {
   Tile<T, kRows, kVectors> tile;
-  const TileFactors<T> factors{block.a.row(row), block.a.stride, 1, block.b + panel * block.b_panel,
-                               block.b_step,     block.b_panel};
+  const TileFactors<T, Terms> factors{
+      block.a.row(row), block.a.stride, 1, block.b + panel * block.b_panel,
+      block.b_step,     block.b_panel};
   const std::size_t col = panel * kPanel<T>;
   T* c = block.c.row(row) + col;
-  if (kRows * kVectors <= kFewSums && block.a.cols > kDepthBlock) {
-    if (!block.first) tile.load(c, block.c.stride);
-    const std::size_t blocks = (block.a.cols + kDepthBlock - 1) / kDepthBlock;
-    if (blocks == 2) add_blocks<2>(factors, block.a.cols, tile, block.first);
-    if (blocks == 3) add_blocks<3>(factors, block.a.cols, tile, block.first);
-    if (blocks == 4) add_blocks<kBlocksAtOnce>(factors, block.a.cols, tile, block.first);
-  } else {
+  bool summed = false;
+  if constexpr (kRows * kVectors <= kFewSums && Terms::kTerms == 1) {
+    if (block.a.cols > kDepthBlock) {
+      if (!block.first) tile.load(c, block.c.stride);
+      const std::size_t blocks = (block.a.cols + kDepthBlock - 1) / kDepthBlock;
+      if (blocks == 2) add_blocks<2>(factors, block.a.cols, tile, block.first);
+      if (blocks == 3) add_blocks<3>(factors, block.a.cols, tile, block.first);
+      if (blocks == 4) add_blocks<kBlocksAtOnce>(factors, block.a.cols, tile, block.first);
+      summed = true;
+    }
+  }
+  if (!summed) {
     tile.multiply(block.a.cols, factors);
     if (!block.first) tile.add(c, block.c.stride);
   }
@@ -82,8 +88,8 @@ void multiply_tile(const PanelBlock<T>& block, std::size_t row, std::size_t pane
 
 // kRows rows of every panel. Few rows take several panels at once, since one sum after the other in
 // the same register would wait for the multiply-add before it.
-template <std::size_t kRows, class T>
-HWY_INLINE void multiply_rows(const PanelBlock<T>& block, std::size_t row) {
+template <std::size_t kRows, class T, class Terms>
+HWY_INLINE void multiply_rows(const PanelBlock<T, Terms>& block, std::size_t row) {
   constexpr std::size_t kRoom = kTileRows / kRows;  // panels whose sums fit in the registers
   constexpr std::size_t kAtOnce = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
   const std::size_t panels = (block.c.cols + kPanel<T> - 1) / kPanel<T>;
@@ -104,8 +110,9 @@ HWY_INLINE void multiply_rows(const PanelBlock<T>& block, std::size_t row) {
   }
 }
 
-template <std::size_t kRows, class T>
-HWY_INLINE void multiply_up_to(const PanelBlock<T>& block, std::size_t row, std::size_t rows) {
+template <std::size_t kRows, class T, class Terms>
+HWY_INLINE void multiply_up_to(const PanelBlock<T, Terms>& block, std::size_t row,
+                               std::size_t rows) {
   if constexpr (kRows > 1) {
     if (rows < kRows) return multiply_up_to<kRows - 1>(block, row, rows);
   }
@@ -114,8 +121,8 @@ HWY_INLINE void multiply_up_to(const PanelBlock<T>& block, std::size_t row, std:
 
 // Rows are shared out evenly among the fewest tiles: a tile of one or two rows at the end would take
 // nearly as long as a whole one.
-template <class T>
-void multiply_block(const PanelBlock<T>& block) {
+template <class T, class Terms>
+void multiply_block(const PanelBlock<T, Terms>& block) {
   const std::size_t rows = block.a.rows;
   const std::size_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (std::size_t tile = 0, row = 0; tile < tiles; ++tile) {
@@ -127,7 +134,7 @@ void multiply_block(const PanelBlock<T>& block) {
 
 // Rows [p, p + length) of some panels of b, whose first column is `col`, each panel on its own.
 template <class T>
-HWY_INLINE void pack_block(const Product<T>& product, std::size_t p, std::size_t length,
+HWY_INLINE void pack_block(Singles, const Product<T>& product, std::size_t p, std::size_t length,
                            std::size_t col, std::size_t cols, std::size_t panel_size, T* packed) {
   if (product.b_transposed) {
     T* panel = packed;
@@ -146,12 +153,12 @@ HWY_INLINE void pack_block(const Product<T>& product, std::size_t p, std::size_t
   }
 }
 
-template <class T>
+template <class T, class Terms = Singles>
 void product_panels(const Product<T>& product, std::size_t row_begin, std::size_t row_end,
                     std::size_t panel, std::size_t panels) {
   // Fewer rows than this do not repay the copying of b where it can be used as it stands.
   constexpr std::size_t kRowsWorthPacking = 2 * kTileRows;
-  constexpr std::size_t kPanelSize = kDepthBlock * kPanel<T>;
+  constexpr std::size_t kPanelSize = steps_of<Terms>(kDepthBlock) * kPanel<T>;
   const std::size_t depth = product.a.cols;
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
@@ -165,18 +172,19 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
 
   for (std::size_t p = 0; p < depth; p += stretch) {
     const std::size_t length = std::min(stretch, depth - p);
-    if (!in_place) pack_block(product, p, length, col, cols, kPanelSize, packed);
+    if (!in_place) pack_block(Terms(), product, p, length, col, cols, kPanelSize, packed);
     multiply_block(
-        PanelBlock<T>{.a = {product.a.row(row_begin) + p, rows, length, product.a.stride},
-                      .b = in_place ? product.b + p * product.b_stride + col : packed,
-                      .b_step = in_place ? product.b_stride : kPanel<T>,
-                      .b_panel = in_place ? kPanel<T> : kPanelSize,
-                      .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
-                      .first = p == 0,
-                      .last = p + length == depth,
-                      .bias = product.bias == nullptr ? nullptr : product.bias + col,
-                      .activation = product.activation,
-                      .slope = product.slope});
+        PanelBlock<T, Terms>{.a = {product.a.row(row_begin) + p / Terms::kTerms, rows,
+                                   steps_of<Terms>(length), product.a.stride},
+                             .b = in_place ? product.b + p * product.b_stride + col : packed,
+                             .b_step = in_place ? product.b_stride : kPanel<T>,
+                             .b_panel = in_place ? kPanel<T> : kPanelSize,
+                             .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
+                             .first = p == 0,
+                             .last = p + length == depth,
+                             .bias = product.bias == nullptr ? nullptr : product.bias + col,
+                             .activation = product.activation,
+                             .slope = product.slope});
   }
 }
 

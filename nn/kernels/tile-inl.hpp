@@ -30,9 +30,27 @@ inline constexpr std::size_t kTileVectors = 4;
 template <class T>
 inline constexpr std::size_t kPanel = kTileVectors* kRegister<T>;  // columns of a tile
 
+// What one element of a packed factor is: a factor, so that a step of a tile adds one term to every
+// sum, or as in pairs-inl.hpp two of them.
+struct Singles {
+  static constexpr std::size_t kTerms = 1;
+
+  // sum + a b
+  template <class V>
+  static HWY_INLINE V multiply_add(V a, V b, V sum) {
+    return hn::MulAdd(a, b, sum);
+  }
+};
+
+// Steps that take in so many terms.
+template <class Terms>
+constexpr std::size_t steps_of(std::size_t terms) {
+  return (terms + Terms::kTerms - 1) / Terms::kTerms;
+}
+
 // The factors of a tile: element (r, p) of a is a[r * a_row + p * a_step]; register v of row p of b
 // is at b + p * b_step + (v / kTileVectors) * b_panel + (v % kTileVectors) * kRegister.
-template <class T>
+template <class T, class Terms = Singles>
 struct TileFactors {
   const T* a;
   std::size_t a_row, a_step;
@@ -60,9 +78,10 @@ struct Tile {
                  LOCKSTEP_LAMBDA { s = hn::Zero(Tag<T>()); });
   }
 
-  // sum[r, :] = sum over p < depth of a[r, p] b[p, :], in sequence. Rows of a are reached from every
+  // sum[r, :] = sum over p < steps of a[r, p] b[p, :], in sequence. Rows of a are reached from every
   // third one, which spares address registers.
-  HWY_INLINE void multiply(std::size_t depth, const TileFactors<T>& factors) {
+  template <class Terms>
+  HWY_INLINE void multiply(std::size_t steps, const TileFactors<T, Terms>& factors) {
     const Tag<T> d;
     constexpr std::size_t kBases = (kRows + 2) / 3;
     constexpr std::size_t kPanels = (kVectors + kTileVectors - 1) / kTileVectors;
@@ -72,7 +91,7 @@ struct Tile {
     unrolled<kBases>([&](auto i) LOCKSTEP_LAMBDA { a[i] = factors.a + 3 * i * a_row; });
     unrolled<kPanels>([&](auto i) LOCKSTEP_LAMBDA { b[i] = factors.b + i * factors.b_panel; });
     clear();
-    for (std::size_t p = 0; p < depth; ++p) {
+    for (std::size_t p = 0; p < steps; ++p) {
       Vector<T> factor[kVectors];
       unrolled<kVectors>([&](auto v) LOCKSTEP_LAMBDA {
         factor[v] = hn::LoadU(d, b[v / kTileVectors] + (v % kTileVectors) * kRegister<T>);
@@ -80,7 +99,7 @@ struct Tile {
       unrolled<kRows>([&](auto r) LOCKSTEP_LAMBDA {
         const Vector<T> broadcast = hn::Set(d, a[r / 3][(r % 3) * a_row]);
         unrolled<kVectors>([&](auto v) LOCKSTEP_LAMBDA {
-          sum[r][v] = hn::MulAdd(broadcast, factor[v], sum[r][v]);
+          sum[r][v] = Terms::multiply_add(broadcast, factor[v], sum[r][v]);
         });
       });
       unrolled<kBases>([&](auto i) LOCKSTEP_LAMBDA { a[i] += factors.a_step; });

@@ -42,6 +42,14 @@ struct PredictOptions {
 };
 ExitCode predict(const PredictOptions& options, comm::Communicator& world);
 
+struct DoctorOptions {
+  std::size_t threads = 0;                    // as training.threads; 0: this rank's share
+  std::optional<std::filesystem::path> json;  // what is found, for programs
+};
+// Says how the ranks are placed, how fast they compute and talk, and what to mend. Findings are no
+// failure.
+ExitCode doctor(const DoctorOptions& options, comm::Communicator& world);
+
 // `file`: a checkpoint; or a configuration, whose network is shown as it would be trained.
 ExitCode inspect(const std::filesystem::path& file);
 

@@ -5,6 +5,7 @@
 #include <tbb/task_arena.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "nn/kernels/kernels.hpp"
 #include "trainer/checkpoint_files.hpp"
 #include "trainer/commands/commands.hpp"
+#include "trainer/doctor/judge_placement.hpp"
 #include "trainer/model.hpp"
 #include "trainer/placement.hpp"
 #include "trainer/run_record.hpp"
@@ -45,7 +47,8 @@ class TrainRun {
       : options_(options),
         world_(world),
         config_(read_config(options.config, options.settings)),
-        threads_(threads_for(config_.training.threads, world)) {
+        placements_(find_placements(config_.training.threads, world)),
+        threads_(placements_[world.rank()].threads) {
     world_.set_timeout(config_.comm.timeout);
     check_ranks();
   }
@@ -86,9 +89,10 @@ class TrainRun {
                 "go");
       return ExitCode::done;
     }
-    const StopSignal signal;
+    StopSignal signal;
     const TrainingEnd end = training.run(record_ ? record_->observer() : TrainingObserver{},
                                          [&] { return signal.requested(); });
+    signal.ignore_late_ones();
     if (end == TrainingEnd::stopped_by_signal) {
       const std::string_view name = signal.name();
       say(fmt::format("stopped by {} after step {}; go on with --resume",
@@ -255,11 +259,16 @@ class TrainRun {
     return found->path;
   }
 
+  static double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
   void introduce(const Training& training, const datasets::Dataset& data) {
     if (!record_) return;
     say(fmt::format("lockstep {}, {} rank{} x {} thread{}, {} kernels", kProgramVersion,
                     world_.size(), world_.size() == 1 ? "" : "s", threads_,
                     threads_ == 1 ? "" : "s", nn::kernels<float>().instruction_set));
+    if (const auto warning = placement_warning(placements_, find_launcher(std::getenv))) {
+      record_->warn(*warning);
+    }
     say(fmt::format(
         "data    {}: {} samples to train{} of {} values, {} {}", config_.data.train,
         datasets::with_commas(training.training_samples()),
@@ -275,13 +284,33 @@ class TrainRun {
     say(fmt::format("model   {}; {}; {} parameters", fmt::join(layers, "; "), config_.model.loss,
                     datasets::with_commas(training.network().layout().count())));
     if (training.network().precision() == nn::Precision::bfloat16) {
-      say("train   bfloat16 by rounding: its factors are multiplied in float32 registers, so that "
-          "it runs no faster than float32");
+      say(nn::kernels<float>().pairs != nullptr
+              ? "train   bfloat16 factors, multiplied in pairs by this processor's instruction for "
+                "them"
+              : "train   bfloat16 by rounding: this processor's factors are multiplied in float32 "
+                "registers, so that it runs no faster than float32");
     }
     say(fmt::format("train   {}, learning rate {}, {} samples a step, {} leaves, seed {}",
                     config_.optimizer.name, config_.optimizer.learning_rate,
                     datasets::with_commas(training.batch_size()), config_.training.leaves,
                     config_.training.seed));
+    if (world_.size() > 1) {
+      const Training::Memory memory = training.memory();
+      say(fmt::format("ranks   {}; {:.1f} MiB a rank for the exchange, {:.1f} MiB for its moments",
+                      training.exchange().describe(), mebibytes(memory.exchange),
+                      mebibytes(memory.moments)));
+      const std::string why = training.exchange().why_not_shared();
+      if (!why.empty()) {
+        record_->warn(
+            fmt::format("ranks of a node exchange by messages, which is slower: {}", why));
+      }
+    }
+    if (config_.comm.wire != "float32") {
+      say(fmt::format(
+          "ranks   gradients go between nodes as {}: the bits of the result depend on the "
+          "number of nodes",
+          config_.comm.wire));
+    }
     say(fmt::format("run     {}", record_->directory().path().string()));
   }
 
@@ -310,6 +339,7 @@ class TrainRun {
     summary["seconds"] = training.state().seconds;
     summary["samples_per_second"] = speed;
     summary["input_seconds"] = training.input_seconds();
+    summary["rank_memory_bytes"] = training.memory().exchange + training.memory().moments;
     summary["train_loss"] = nullptr;
     if (std::isfinite(training.state().train_loss)) {
       summary["train_loss"] = training.state().train_loss;
@@ -346,6 +376,7 @@ class TrainRun {
   const TrainOptions& options_;
   comm::Communicator& world_;
   Config config_;
+  std::vector<RankPlacement> placements_;
   std::size_t threads_;
   std::optional<RunRecord> record_;
 };

@@ -1,0 +1,88 @@
+#include "trainer/replica_guard.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace lockstep::trainer {
+namespace {
+
+std::uint64_t hash_of(std::span<const float> values) {
+  return XXH3_64bits(values.data(), values.size_bytes());
+}
+
+// The hash that most ranks have; of as many each, that of the lowest rank.
+std::string most_frequent(const std::vector<std::string>& all) {
+  return *std::ranges::max_element(
+      all, {}, [&](const std::string& one) { return std::ranges::count(all, one); });
+}
+
+}  // namespace
+
+ReplicaGuard::ReplicaGuard(const comm::ParameterExchange& exchange,
+                           comm::Communicator& communicator)
+    : communicator_(communicator), buckets_(exchange.buckets()), owned_(exchange.owned()) {
+  if (communicator.size() == 1) return;
+  const std::size_t elements = buckets_.empty() ? 0 : buckets_.front().end;
+  chunks_.resize((elements + comm::chunk - 1) / comm::chunk);
+}
+
+void ReplicaGuard::before_move(std::uint64_t step, std::size_t begin,
+                               std::span<const float> parameters) const {
+  if (hash_of(parameters) == chunks_[begin / comm::chunk]) return;
+  throw ReplicaError(fmt::format(
+      "parameters of rank {} changed by themselves before step {}, among elements {} to {} of {}: "
+      "its memory may be failing",
+      communicator_.rank(), step, begin, begin + parameters.size() - 1, bucket_name(begin)));
+}
+
+void ReplicaGuard::after_move(std::size_t begin, std::span<const float> parameters) {
+  chunks_[begin / comm::chunk] = hash_of(parameters);
+}
+
+void ReplicaGuard::remember(std::span<const float> parameters) {
+  if (chunks_.empty()) return;
+  for (const comm::Shard& shard : owned_) {
+    for (std::size_t at = shard.begin; at < shard.end; at += comm::chunk) {
+      after_move(at, parameters.subspan(at, std::min(comm::chunk, shard.end - at)));
+    }
+  }
+}
+
+void ReplicaGuard::compare(std::uint64_t step, std::span<const float> parameters) const {
+  if (communicator_.size() == 1) return;
+  std::string mine;
+  for (const comm::Shard& bucket : buckets_) {
+    const std::uint64_t hash = hash_of(parameters.subspan(bucket.begin, bucket.size()));
+    mine.append(reinterpret_cast<const char*>(&hash), sizeof hash);
+  }
+  const std::uint64_t hash = hash_of(parameters.subspan(buckets_.front().end));
+  mine.append(reinterpret_cast<const char*>(&hash), sizeof hash);
+  const auto all = communicator_.gather_strings(mine);
+  const std::string right = most_frequent(all);
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank] == right) continue;
+    const auto differing = std::ranges::mismatch(all[rank], right).in1 - all[rank].begin();
+    const auto bucket = static_cast<std::size_t>(differing) / sizeof(std::uint64_t);
+    throw ReplicaError(
+        fmt::format("the replica of rank {} differs from the others' after step {}, "
+                    "in {}: nothing is saved any more",
+                    rank, step,
+                    bucket < buckets_.size() ? bucket_name(buckets_[bucket].begin)
+                                             : "the statistics behind what is trained"));
+  }
+}
+
+std::string ReplicaGuard::bucket_name(std::size_t begin) const {
+  std::size_t b = 0;
+  while (buckets_[b].begin > begin) ++b;
+  return fmt::format("bucket {} of {} (elements {} to {})", b + 1, buckets_.size(),
+                     buckets_[b].begin, buckets_[b].end - 1);
+}
+
+}  // namespace lockstep::trainer
