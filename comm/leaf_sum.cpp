@@ -17,12 +17,13 @@ ParameterExchange::Options whole_on_every_rank(std::size_t elements) {
 }  // namespace
 
 LeafSum::LeafSum(Communicator& communicator, std::size_t leaves, std::size_t elements)
-    : exchange_(communicator, leaves, elements, whole_on_every_rank(elements)) {}
-
-std::span<const float> LeafSum::sum(std::span<const std::uint8_t> leaf_present) {
+    : exchange_(communicator, leaves, elements, whole_on_every_rank(elements)) {
   exchange_.set_move([this](std::size_t begin, std::span<const float> sum, unsigned) {
     std::ranges::copy(sum, exchange_.parameters().subspan(begin).begin());
   });
+}
+
+std::span<const float> LeafSum::sum(std::span<const std::uint8_t> leaf_present) {
   exchange_.begin(leaf_present, 0);
   exchange_.final_from(0);
   exchange_.finish();

@@ -18,6 +18,8 @@ namespace lockstep::comm {
 class LeafSum {
  public:
   LeafSum(Communicator& communicator, std::size_t leaves, std::size_t elements);
+  LeafSum(const LeafSum&) = delete;
+  LeafSum& operator=(const LeafSum&) = delete;
 
   std::span<const Subtree> subtrees() const { return exchange_.subtrees(); }
   std::span<float> partial(std::size_t i) { return exchange_.partial(i); }

@@ -38,11 +38,11 @@ ParameterExchange& ParameterExchange::operator=(ParameterExchange&& other) noexc
 }
 
 std::span<float> ParameterExchange::parameters() {
-  return {state_->shared.own_segment().parameters(), state_->elements};
+  return {state_->shared.own_segment().parameters(), state_->elements + state_->extra};
 }
 
 std::span<const float> ParameterExchange::parameters() const {
-  return {state_->shared.own_segment().parameters(), state_->elements};
+  return {state_->shared.own_segment().parameters(), state_->elements + state_->extra};
 }
 
 std::span<const Subtree> ParameterExchange::subtrees() const {

@@ -59,6 +59,7 @@ class ParameterExchange {
     bool thread = true;           // goes on while the caller computes
     bool watched = true;          // its state is told when a rank gives up: one exchange at a time
     std::size_t group_ranks = 0;  // ranks that share memory: neighbours; 0: those of a node
+    std::size_t extra = 0;        // floats behind the elements that are no part of any exchange
   };
 
   // `leaves` is a power of two. Throws std::invalid_argument, on all ranks, if it is not, or if there
@@ -73,7 +74,8 @@ class ParameterExchange {
   ParameterExchange& operator=(const ParameterExchange&) = delete;
 
   // `elements` floats at a multiple of 64 bytes, zeros at first. Between begin() and finish() those of
-  // a bucket change from when its gradient is final on every rank until wait_for() covers it.
+  // a bucket change from when its gradient is final on every rank until wait_for() covers it. Behind
+  // them the extra floats, which are the caller's at all times.
   std::span<float> parameters();
   std::span<const float> parameters() const;
 

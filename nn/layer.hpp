@@ -2,7 +2,7 @@
 //
 // A layer owns no weights, no threads and no buffers; parameters, inputs, outputs and gradients
 // come as views. Matrices have a row per sample. All calls are const, safe from any thread for
-// distinct outputs, and local. They run on the threads of the caller's task arena.
+// distinct outputs, and local, but for what Pass says. They run on the threads of the caller's task arena.
 #pragma once
 
 #include <cstddef>
@@ -17,15 +17,27 @@ namespace lockstep::nn {
 template <class T>
 struct Update;  // nn/kernels/kernels.hpp
 
-// What the random numbers of a pass depend on, beside the layer and the unit.
 class ParameterFlow;
+class BatchSum;
+
+// Leaf l of a subtree of leaves holds rows [bounds[l], bounds[l + 1]) of the pass; there are 2^k + 1.
+using SubtreeRows = std::span<const std::size_t>;
 
 struct Pass {
-  bool training = false;          // else evaluation: dropout passes everything on
-  std::uint64_t seed = 0;         // of the run
-  std::uint64_t step = 0;         // of the update
-  std::size_t first_sample = 0;   // place in the batch of row 0
+  bool training = false;  // else evaluation: dropout passes everything on
+
+  // What the random numbers of a pass depend on, beside the layer and the unit.
+  std::uint64_t seed = 0;        // of the run
+  std::uint64_t step = 0;        // of the update
+  std::size_t first_sample = 0;  // place in the batch of row 0
+
   ParameterFlow* flow = nullptr;  // null: nobody else touches the flat buffers meanwhile
+
+  // For layers that sum over samples forward, in training: the subtrees that this rank sums by itself
+  // and that have samples, those that backward() gets gradients for.
+  std::span<const SubtreeRows> subtrees = {};
+  std::size_t batch_samples = 0;  // of all ranks
+  BatchSum* sums = nullptr;       // null: `subtrees` is the whole tree, so its sum is the batch's
 };
 
 // Where a pass meets whoever moves the parameters while it goes on, as other ranks do. Called by the
@@ -42,12 +54,25 @@ class ParameterFlow {
   virtual void final_from(std::size_t begin) = 0;
 };
 
-// The gradient over one subtree of leaves that this rank sums by itself. Leaf l of the subtree
-// holds rows [leaf_rows[l], leaf_rows[l + 1]) of the pass; there are 2^k + 1 bounds.
+// Where a pass meets the other ranks for sums over all samples of the batch. All ranks make the same
+// calls of total() in the same order, also those that have no samples.
+class BatchSum {
+ public:
+  virtual ~BatchSum() = default;
+
+  // Room for the sums over subtree i of the pass, of `elements` floats, one of the sizes that the layer
+  // told of (batch_sums()). Aligned as rows are; zeros at first.
+  virtual std::span<float> partial(std::size_t elements, std::size_t i) = 0;
+
+  // Waits for all ranks. Their sum over all leaves, in the tree, valid until the next call.
+  virtual std::span<const float> total(std::size_t elements) = 0;
+};
+
+// The gradient over one subtree of leaves that this rank sums by itself.
 template <class T>
 struct SubtreeGradient {
-  std::span<const std::size_t> leaf_rows;
-  std::span<T> gradient;  // flat buffer in the parameters' layout; a sum over samples, not a mean
+  SubtreeRows leaf_rows;
+  std::span<T> gradient;  // flat buffer of what is trained; a sum over samples, not a mean
 
   // If set, this subtree is the whole tree, and backward moves the parameters by the gradient right
   // where it is computed, after their last use; `gradient` is scratch then.
@@ -66,13 +91,22 @@ class Layer {
   // Whether forward() multiplies its inputs with parameters: under bfloat16 they come rounded then.
   virtual bool multiplies() const { return false; }
 
+  // The sizes of the sums over the batch for which this layer meets the other ranks. A layer that has
+  // any is called on ranks without samples too.
+  virtual std::span<const std::size_t> batch_sums() const { return {}; }
+
+  // Whether scratch is this layer's alone: what forward() leaves there is found by backward() and
+  // update_statistics() of the same pass, and evaluation has it too.
+  virtual bool keeps_scratch() const { return false; }
+
   // One line for people: "dense 784 -> 512, relu".
   virtual std::string describe() const = 0;
 
   // Sets this layer's parameters in the flat buffer to their initial values.
   virtual void initialize(std::uint64_t /*seed*/, std::span<T> /*parameters*/) const {}
 
-  // y = f(x). x: rows × inputs, y: rows × outputs. `scratch` may be smaller than scratch_size().
+  // y = f(x). x: rows × inputs, y: rows × outputs. `scratch` may be smaller than scratch_size(),
+  // unless it is kept.
   virtual void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                        MatrixView<T> y, std::span<T> scratch) const = 0;
 
@@ -86,6 +120,10 @@ class Layer {
                         MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
                         std::span<const SubtreeGradient<T>> subtrees,
                         std::span<T> scratch) const = 0;
+
+  // After a training pass: its statistics in the flat buffer take in those of the batch.
+  virtual void update_statistics(const Pass& /*pass*/, std::span<T> /*parameters*/,
+                                 std::span<T> /*scratch*/) const {}
 
  private:
   std::size_t inputs_;

@@ -60,9 +60,13 @@ Network<T>::Network(std::size_t inputs, std::span<const LayerDescription> layers
         layers_.push_back(
             std::make_unique<Dropout<T>>(outputs_, static_cast<std::uint32_t>(index), layer.rate));
         break;
+      case Kind::batch_norm:
+        layers_.push_back(std::make_unique<BatchNorm<T>>(std::to_string(index), outputs_,
+                                                         layer.batch_norm, layout_));
+        break;
     }
     outputs_ = layers_.back()->outputs();
-    parameters_end_.push_back(layout_.buffer_size());
+    parameters_end_.push_back(layout_.trained_size());
     if (layout_.count() == 0) first_trained_ = layers_.size();
   }
   if (layout_.count() == 0) {
@@ -81,9 +85,11 @@ MatrixView<const T> Network<T>::forward(const Pass& pass, std::span<const T> par
   MatrixView<T> x = workspace.input().top(rows);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const MatrixView<T> y = workspace.output(i).top(rows);
-    if (pass.flow != nullptr) pass.flow->before_reading(parameters_end_[i]);
-    if (precision_ == Precision::bfloat16 && layers_[i]->multiplies()) round_rows(x);
-    layers_[i]->forward(pass, parameters, x, y, workspace.scratch());
+    if (rows > 0 || !layers_[i]->batch_sums().empty()) {
+      if (pass.flow != nullptr) pass.flow->before_reading(parameters_end_[i]);
+      if (precision_ == Precision::bfloat16 && layers_[i]->multiplies()) round_rows(x);
+      layers_[i]->forward(pass, parameters, x, y, workspace.scratch(i));
+    }
     x = y;
   }
   return x;
@@ -97,9 +103,19 @@ void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::
     const MatrixView<const T> x = (i == 0 ? workspace.input() : workspace.output(i - 1)).top(rows);
     const MatrixView<T> d_x =
         i == first_trained_ ? MatrixView<T>{} : workspace.d_output(i - 1).top(rows);
-    layers_[i]->backward(pass, parameters, x, workspace.output(i).top(rows),
-                         workspace.d_output(i).top(rows), d_x, subtrees, workspace.scratch());
+    if (rows > 0 || !layers_[i]->batch_sums().empty()) {
+      layers_[i]->backward(pass, parameters, x, workspace.output(i).top(rows),
+                           workspace.d_output(i).top(rows), d_x, subtrees, workspace.scratch(i));
+    }
     if (pass.flow != nullptr) pass.flow->final_from(i == 0 ? 0 : parameters_end_[i - 1]);
+  }
+}
+
+template <class T>
+void Network<T>::update_statistics(const Pass& pass, std::span<T> parameters,
+                                   Workspace<T>& workspace) const {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i]->update_statistics(pass, parameters, workspace.scratch(i));
   }
 }
 
@@ -116,7 +132,9 @@ Workspace<T>::Workspace(const Network<T>& network, std::size_t rows, bool traini
   for (const auto& layer : network.layers()) {
     outputs_.emplace_back(rows, layer->outputs());
     widest = std::max(widest, padded_stride(layer->outputs()));
-    scratch = std::max(scratch, layer->scratch_size(rows));
+    const std::size_t wanted = layer->scratch_size(rows);
+    kept_.emplace_back(layer->keeps_scratch() ? wanted : 0);
+    if (!layer->keeps_scratch()) scratch = std::max(scratch, wanted);
   }
   // Without training, forward has a use for it under bfloat16 alone.
   if (training || network.precision() == Precision::bfloat16) scratch_ = AlignedBuffer<T>(scratch);

@@ -2,8 +2,9 @@
 //
 // A Network is immutable and owns its layers; parameters and gradients are the caller's flat
 // buffers, activations the caller's Workspace. Parameters are named as in a PyTorch nn.Sequential
-// over the descriptions: layer i has "i.weight" and "i.bias". Safe from any thread for distinct
-// workspaces; runs on the caller's task arena; local.
+// over the descriptions: layer i has "i.weight" and "i.bias", batch_norm "i.running_mean" and
+// "i.running_var" as well. Safe from any thread for distinct workspaces; runs on the caller's task
+// arena; local, but for what Pass says.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "nn/batch_norm.hpp"
 #include "nn/dense.hpp"
 #include "nn/layer.hpp"
 #include "nn/loss.hpp"
@@ -20,12 +22,13 @@
 namespace lockstep::nn {
 
 struct LayerDescription {
-  enum class Kind { dense, activation, dropout };
+  enum class Kind { dense, activation, dropout, batch_norm };
   Kind kind = Kind::dense;
   DenseOptions dense;
   Activation activation = Activation::none;  // of an activation layer
   double slope = 0.01;                       // of a leaky_relu activation layer
   double rate = 0;                           // of dropout
+  BatchNormOptions batch_norm;
 };
 
 template <class T>
@@ -53,7 +56,8 @@ class Network {
   // far the gradient is; at the end that is all of it.
 
   // The outputs for the first `rows` rows of workspace.input(), which under bfloat16 are rounded; a
-  // view into the workspace.
+  // view into the workspace. Without rows only layers that sum over the batch are called, to meet the
+  // other ranks.
   MatrixView<const T> forward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
                               Workspace<T>& workspace) const;
 
@@ -61,6 +65,10 @@ class Network {
   // subtree's gradient = the sum over its leaves.
   void backward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
                 Workspace<T>& workspace, std::span<const SubtreeGradient<T>> subtrees) const;
+
+  // After backward() of the same pass, which need not be the last thing that was done with the
+  // parameters: the layers' statistics take in those of the batch.
+  void update_statistics(const Pass& pass, std::span<T> parameters, Workspace<T>& workspace) const;
 
   // What the network says of a sample: softmax of the outputs under cross_entropy, in place.
   void outputs_to_predictions(MatrixView<T> outputs) const;
@@ -94,14 +102,17 @@ class Workspace {
   // layer does.
   MatrixView<T> d_output(std::size_t layer);
 
-  // For one layer at a time; empty unless `training`.
-  std::span<T> scratch() { return scratch_.span(); }
+  // For one layer at a time and empty unless `training`, but for layers that keep theirs.
+  std::span<T> scratch(std::size_t layer) {
+    return kept_[layer].size() > 0 ? kept_[layer].span() : scratch_.span();
+  }
 
  private:
   Matrix<T> input_;
   std::vector<Matrix<T>> outputs_;
   AlignedBuffer<T> d_outputs_[2];
   AlignedBuffer<T> scratch_;
+  std::vector<AlignedBuffer<T>> kept_;  // by layer; empty for those that share scratch_
 };
 
 }  // namespace lockstep::nn

@@ -45,8 +45,9 @@ MomentNames moment_names(UpdateRule rule) {
 
 template <class T>
 Optimizer<T>::Optimizer(const ParameterLayout& layout, const OptimizerOptions& options, bool sparse)
-    : options_(options), chunk_squares_(parts_of(layout.buffer_size(), kNormChunk)) {
+    : options_(options), chunk_squares_(parts_of(layout.trained_size(), kNormChunk)) {
   for (const ParameterTensor& tensor : layout.tensors()) {
+    if (!tensor.is_trained) continue;
     tensors_.push_back(
         {tensor.offset, tensor.offset + round_up(tensor.size, kLanes), tensor.is_bias});
   }
@@ -54,7 +55,7 @@ Optimizer<T>::Optimizer(const ParameterLayout& layout, const OptimizerOptions& o
   const MomentNames names = moment_names(options.rule);
   const auto keep = [&](const char* name) -> T* {
     if (name == nullptr) return nullptr;
-    moments_.push_back({name, AlignedBuffer<T>(layout.buffer_size(), pages)});
+    moments_.push_back({name, AlignedBuffer<T>(layout.trained_size(), pages)});
     return moments_.back().values.data();
   };
   first_moment_ = keep(names.first);

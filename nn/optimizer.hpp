@@ -21,7 +21,7 @@
 // weights and, if asked, biases. `clip_norm` c scales g, before penalties, by min(1, c / (|g| + 1e-6)),
 // |g| its Euclidean norm over all parameters (R. Pascanu et al., ICML 2013; the 1e-6 as in PyTorch).
 //
-// An Optimizer owns its moments, in the parameters' layout. One caller at a time; runs on the caller's
+// An Optimizer owns its moments, in the layout of what is trained. One caller at a time; runs on the caller's
 // task arena; local.
 #pragma once
 

@@ -12,11 +12,14 @@ learning_rate, momentum, ..., loss, l1, l2, batch_size, steps); `units` (integer
     final64/NAME      parameters after ten steps in float64; final32: the same steps in float32
     gradient64/NAME   of the first batch's mean loss, without penalties
     losses64          mean loss of each batch before its update, without penalties
+    evaluated64       with batch_norm: outputs for all of x after ten steps, in evaluation; evaluated32
 
-NAME is that of an nn.Sequential's state dict over the entries of model.layers: "0.weight" is outputs x
-inputs. The group `forward` holds outputs instead (a network that ends in softmax).
+With batch_norm each dense layer but the last is three entries: dense, batch_norm, activation. NAME is that
+of an nn.Sequential's state dict over the entries of model.layers: "0.weight" is outputs x inputs; running
+statistics are among initial and final. The group `forward` holds outputs instead (a network that ends in softmax).
 
-Mean squared error is the mean over samples and outputs. Penalties act on weights, not on biases.
+Mean squared error is the mean over samples and outputs. Penalties act on weights, not on biases, nor
+on batch_norm's weights.
 """
 
 import argparse
@@ -39,6 +42,10 @@ DEFAULTS = dict(
     activations=["relu", "relu", "none"],
     slope=0.01,  # of leaky_relu
     bias=True,
+    batch_norm=False,
+    affine=True,
+    norm_momentum=0.1,
+    norm_epsilon=1e-5,
     loss="cross_entropy",
     l1=0.0,
     l2=0.0,
@@ -66,18 +73,38 @@ CASES = {
                           activations=["tanh", "tanh", "none"], loss="mean_squared_error"),
     "adam_l2": dict(optimizer="adam", learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-8, l2=1e-2,
                     activations=["tanh", "tanh", "none"]),
+    # Without biases: before batch_norm their gradients are zero, but for rounding.
+    "momentum_batch_norm": dict(optimizer="momentum", learning_rate=0.05, momentum=0.9, averaged=False,
+                                batch_norm=True, bias=False),
+    "adam_l2_batch_norm": dict(optimizer="adam", learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-8,
+                               l2=1e-2, activations=["tanh", "tanh", "none"], batch_norm=True, bias=False),
+    "sgd_batch_norm_not_affine": dict(optimizer="sgd", learning_rate=0.1, loss="mean_squared_error",
+                                      batch_norm=True, affine=False, norm_momentum=0.3,
+                                      norm_epsilon=1e-3, bias=False),
 }
 
 
 class Network(torch.nn.Module):
     """A Sequential in which a dense layer and its activation are one entry."""
 
-    def __init__(self, activations, slope, bias):
+    def __init__(self, case):
         super().__init__()
-        self.activations, self.slope = activations, slope
+        self.slope = case["slope"]
+        self.activations, layers = [], []  # entry by entry
         widths = [INPUTS] + UNITS
-        self.layers = torch.nn.Sequential(*(
-            torch.nn.Linear(n_in, n_out, bias=bias) for n_in, n_out in zip(widths, widths[1:])))
+        for n_in, n_out, activation in zip(widths, widths[1:], case["activations"]):
+            layers.append(torch.nn.Linear(n_in, n_out, bias=case["bias"]))
+            if not case["batch_norm"] or n_out == UNITS[-1]:
+                self.activations.append(activation)
+                continue
+            norm = torch.nn.BatchNorm1d(n_out, eps=case["norm_epsilon"], momentum=case["norm_momentum"],
+                                        affine=case["affine"])
+            if case["affine"]:  # others than 1 and 0, which would hide much
+                torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+                torch.nn.init.uniform_(norm.bias, -0.5, 0.5)
+            layers += [norm, torch.nn.Identity()]
+            self.activations += ["none", "none", activation]
+        self.layers = torch.nn.Sequential(*layers)
         self.kink_distance = float("inf")  # the least |z| that a relu or leaky_relu met
 
     def forward(self, x):
@@ -98,6 +125,14 @@ class Network(torch.nn.Module):
     def named(self):
         return {name: p for name, p in self.layers.named_parameters()}
 
+    def state(self):
+        """Parameters and running statistics."""
+        return {name: t for name, t in self.layers.state_dict().items() if "running" in name or name in self.named()}
+
+    def weights(self):
+        """Those that penalties act on."""
+        return [p for p in self.named().values() if p.dim() == 2]
+
 
 class AveragedMomentum(torch.optim.Optimizer):
     """v = b*v + (1-b)*g from v = 0, w -= lr*v. (torch.optim.SGD with dampening starts from v = g.)"""
@@ -116,11 +151,10 @@ class AveragedMomentum(torch.optim.Optimizer):
 
 
 def make_optimizer(case, network):
-    weights = [p for name, p in network.named().items() if name.endswith("weight")]
-    biases = [p for name, p in network.named().items() if name.endswith("bias")]
-    groups = [dict(params=weights, weight_decay=case["l2"])]
-    if biases:
-        groups.append(dict(params=biases, weight_decay=0.0))
+    others = [p for p in network.named().values() if p.dim() < 2]
+    groups = [dict(params=network.weights(), weight_decay=case["l2"])]
+    if others:
+        groups.append(dict(params=others, weight_decay=0.0))
     lr = case["learning_rate"]
     if case["optimizer"] == "sgd":
         return torch.optim.SGD(groups, lr=lr)
@@ -137,11 +171,11 @@ def make_optimizer(case, network):
 
 
 def train(case, initial, x, y, dtype):
-    """Ten steps; returns final parameters, losses, the first gradient and the kink distance."""
-    network = Network(case["activations"], case["slope"], case["bias"]).to(dtype)
+    """Ten steps; returns final state, losses, the first gradient, evaluated outputs, the kink distance."""
+    network = Network(case).to(dtype)
     with torch.no_grad():
-        for name, p in network.named().items():
-            p.copy_(initial[name])
+        for name, t in network.state().items():
+            t.copy_(initial[name])
     optimizer = make_optimizer(case, network)
     criterion = (torch.nn.CrossEntropyLoss() if case["loss"] == "cross_entropy"
                  else torch.nn.MSELoss())
@@ -157,12 +191,15 @@ def train(case, initial, x, y, dtype):
         if gradient is None:
             gradient = {name: p.grad.clone() for name, p in network.named().items()}
         if case["l1"]:
-            penalty = case["l1"] * sum(
-                p.abs().sum() for name, p in network.named().items() if name.endswith("weight"))
+            penalty = case["l1"] * sum(p.abs().sum() for p in network.weights())
             penalty.backward()  # adds to the gradients
         optimizer.step()
-    final = {name: p.detach().clone() for name, p in network.named().items()}
-    return final, losses, gradient, network.kink_distance
+    final = {name: t.detach().clone() for name, t in network.state().items()}
+    kink = network.kink_distance
+    network.eval()
+    with torch.no_grad():
+        outputs = network(inputs)
+    return final, losses, gradient, outputs, kink
 
 
 def attribute(value):
@@ -190,11 +227,10 @@ def write(path):
         for number, (name, settings) in enumerate(CASES.items()):
             case = {**DEFAULTS, **settings}
             torch.manual_seed(number + 1)
-            initial = {n: p.detach().clone() for n, p in
-                       Network(case["activations"], case["slope"], case["bias"]).named().items()}
+            initial = {n: t.detach().clone() for n, t in Network(case).state().items()}
             y = classes if case["loss"] == "cross_entropy" else targets
-            final64, losses, gradient, kink = train(case, initial, x, y, torch.float64)
-            final32, _, _, _ = train(case, initial, x, y, torch.float32)
+            final64, losses, gradient, outputs64, kink = train(case, initial, x, y, torch.float64)
+            final32, _, _, outputs32, _ = train(case, initial, x, y, torch.float32)
 
             # Within rounding of a kink, float32 and float64 may rightly take different sides.
             assert kink > 1e-5, f"{name}: an input of a relu is {kink} from its kink: choose another seed"
@@ -220,10 +256,13 @@ def write(path):
             write_tensors(group.create_group("final32"), final32)
             write_tensors(group.create_group("gradient64"), gradient)
             group.create_dataset("losses64", data=np.array(losses))
+            if case["batch_norm"]:
+                group.create_dataset("evaluated64", data=outputs64.numpy())
+                group.create_dataset("evaluated32", data=outputs32.numpy())
 
         activations = ["leaky_relu", "leaky_relu", "softmax"]
         torch.manual_seed(0)
-        network = Network(activations, 0.2, True)
+        network = Network({**DEFAULTS, "activations": activations, "slope": 0.2})
         group = file.create_group("forward")
         group.attrs["activations"] = attribute(activations)
         group.attrs["units"] = np.array(UNITS, dtype=np.int64)

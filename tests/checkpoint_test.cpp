@@ -415,6 +415,7 @@ TEST_F(CheckpointTest, ParametersToStartFrom) {
     }
     file.write_text(group + "about", "others are passed over");
     file.write_text(group + "3", "this too");
+    file.write_scalar<std::int64_t>(group + "2.num_batches_tracked", 7);
     file.create_group(group + "4.group");
     write_bytes(file_, image_of(file));
     EXPECT_TRUE(same(read_parameters(file_), written.parameters)) << group;

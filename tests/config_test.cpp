@@ -82,6 +82,7 @@ TEST(Config, ReadsEveryKindOfValue) {
     layers = [
       { dense = 512, activation = "leaky_relu", slope = 0, bias = false },
       { dropout = 0.2 },
+      { batch_norm = true, momentum = 1, epsilon = 1e-3, affine = false, scope = "leaf" },
       { dense = 7, initializer = "constant", scale = -1 },
       { activation = "softmax" },
     ]
@@ -98,7 +99,7 @@ TEST(Config, ReadsEveryKindOfValue) {
     shuffle = false
     precision = "float32"
   )");
-  ASSERT_EQ(config.model.layers.size(), 4U);
+  ASSERT_EQ(config.model.layers.size(), 5U);
   const auto& layers = config.model.layers;
   EXPECT_EQ(layers[0].kind, LayerConfig::Kind::dense);
   EXPECT_EQ(layers[0].activation, "leaky_relu");
@@ -106,8 +107,13 @@ TEST(Config, ReadsEveryKindOfValue) {
   EXPECT_FALSE(layers[0].bias);
   EXPECT_EQ(layers[1].kind, LayerConfig::Kind::dropout);
   EXPECT_EQ(layers[1].rate, 0.2);
-  EXPECT_EQ(layers[2].scale, -1.0);
-  EXPECT_EQ(layers[3].kind, LayerConfig::Kind::activation);
+  EXPECT_EQ(layers[2].kind, LayerConfig::Kind::batch_norm);
+  EXPECT_EQ(layers[2].momentum, 1.0);
+  EXPECT_EQ(layers[2].epsilon, 1e-3);
+  EXPECT_FALSE(layers[2].affine);
+  EXPECT_EQ(layers[2].scope, "leaf");
+  EXPECT_EQ(layers[3].scale, -1.0);
+  EXPECT_EQ(layers[4].kind, LayerConfig::Kind::activation);
   EXPECT_EQ(config.optimizer.learning_rate, 1.0);
   EXPECT_EQ(config.optimizer.epsilon, 1e-7);
   EXPECT_EQ(config.optimizer.epsilon_inside_root, true);
@@ -311,10 +317,10 @@ INSTANTIATE_TEST_SUITE_P(
               "[{ dense = 10 }]"},
         Wrong{"[model]\nlayers = [\n{ dense = 3 },\n{ bias = true }]",
               "model.layers[1] (config.toml:4): found none of them, expected exactly one of "
-              "dense, activation, dropout"},
+              "dense, activation, batch_norm, dropout"},
         Wrong{"[model]\nlayers = [\n{ dense = 3, dropout = 0.5 }]",
               "model.layers[0] (config.toml:3): found both dense and dropout, expected exactly "
-              "one of dense, activation, dropout"},
+              "one of dense, activation, batch_norm, dropout"},
         Wrong{"[model]\nlayers = [\n{ dense = 3 },\n\n10]",
               "model.layers[1] (config.toml:5): found 10, expected a table such as "
               "{ dense = 10 }"},
@@ -334,6 +340,42 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"[model]\nlayers = [{ dense = 3, activation = \"relu\", slope = 0.1 }]",
               "model.layers[0].slope (config.toml:2): found 0.1, but only layers with activation = "
               "\"leaky_relu\" have this key"},
+        Wrong{"[model]\nlayers = [{ batch_norm = false }]",
+              "model.layers[0].batch_norm (config.toml:2): found false, expected true, or no such "
+              "layer"},
+        Wrong{
+            "[model]\nlayers = [{ batch_norm = true, dropout = 0.1 }]",
+            "model.layers[0] (config.toml:2): found both batch_norm and dropout, expected exactly "
+            "one of dense, activation, batch_norm, dropout"},
+        Wrong{"[model]\nlayers = [{ batch_norm = true, momentum = 0.0 }]",
+              "model.layers[0].momentum (config.toml:2): found 0.0, expected a number in (0, 1]"},
+        Wrong{"[model]\nlayers = [{ batch_norm = true, scope = \"rank\" }]",
+              "model.layers[0].scope (config.toml:2): found the string \"rank\", expected one of "
+              "batch, leaf; did you mean \"batch\"?"},
+        Wrong{
+            "[model]\nlayers = [{ dense = 3, affine = false }]",
+            "model.layers[0].affine (config.toml:2): found false, but only batch_norm layers have "
+            "this key"},
+        Wrong{"[model]\nlayers = [{ batch_norm = true, bias = false }]",
+              "model.layers[0].bias (config.toml:2): found false, but only dense layers have this "
+              "key"},
+        Wrong{"[data]\ntrain = \"a\"\n[model]\nlayers = [\n{ dense = 3 }, { batch_norm = true }]\n"
+              "[training]\nbatch_size = 1",
+              "training.batch_size (config.toml:7): found one sample a step beside "
+              "model.layers[1].batch_norm (config.toml:5): one sample has no variance, expected at "
+              "least two samples in a batch"},
+        Wrong{"[data]\ntrain = \"a\"\n[model]\nlayers = [\n{ dense = 3 }, { batch_norm = true }]\n"
+              "[training]\ndescent = \"stochastic\"",
+              "training.descent (config.toml:7): found one sample a step beside "
+              "model.layers[1].batch_norm (config.toml:5): one sample has no variance, expected at "
+              "least two samples in a batch"},
+        Wrong{
+            "[data]\ntrain = \"a\"\n[model]\nlayers = [\n{ dense = 3 }, { batch_norm = true, scope "
+            "= "
+            "\"leaf\" }]\n[training]\nbatch_size = 15",
+            "training.batch_size (config.toml:7): found 15 beside model.layers[1].batch_norm "
+            "(config.toml:5): one sample has no variance, expected at least two samples in each of "
+            "the 8 leaves of a batch, which makes 16, for scope = \"leaf\""},
         Wrong{"[model]\nlayers = [{ dense = 3, scale = 0.1 }]",
               "model.layers[0].scale (config.toml:2): found 0.1, but only layers with initializer "
               "= \"normal\", \"uniform\" or \"constant\" have this key"},
@@ -387,7 +429,7 @@ TEST(Config, WrongSettings) {
             "optimizer.name (--set): found the string \"Adma\", expected one o");
   EXPECT_EQ(setting_error("model.layers=[{dense=3, dropout=0.1}]"),
             "model.layers[0] (--set): found both dense and dropout, expected exactly one of dense, "
-            "activation, dropout");
+            "activation, batch_norm, dropout");
   EXPECT_NE(setting_error("model.layers=[{dense=3}").find("not valid TOML"), std::string::npos);
   EXPECT_NE(setting_error("data.test=\xff\xfe").find("--set data.test:1: not valid TOML"),
             std::string::npos);

@@ -140,6 +140,46 @@ TEST_F(ContractTest, HowRanksExchangeChangesNothing) {
   }
 }
 
+// The last batch of an epoch is three samples: five ranks of eight have none, and each leaf of it, by
+// itself, is its own mean.
+std::string normalised(const std::string& scope) {
+  const std::string norm = "batch_norm = true, scope = \"" + scope + "\"";
+  return "[{ dense = 49, bias = false }, { " + norm +
+         " }, { activation = \"relu\" }, { dense = 32, bias = false }, { " + norm +
+         ", affine = false, momentum = 0.3 }, { activation = \"tanh\" }, { dense = 10 }]";
+}
+
+TEST_F(ContractTest, BatchNormIsTheSameForAllRanksAndThreads) {
+  prepare(kMinibatch, normalised("batch"));
+  expect_same_for_all_ranks_and_threads();
+  EXPECT_GT(summary("1x1")["test_accuracy"], 0.5) << "it did not learn, so the bits prove little";
+}
+
+TEST_F(ContractTest, BatchNormOfLeavesIsTheSameForAllRanksAndThreads) {
+  prepare(kMinibatch, normalised("leaf"));
+  expect_same_for_all_ranks_and_threads();
+  EXPECT_GT(summary("1x1")["test_accuracy"], 0.5) << "it did not learn, so the bits prove little";
+}
+
+// Its sums go between the buckets of gradients that are under way.
+TEST_F(ContractTest, HowRanksExchangeChangesNothingForBatchNorm) {
+  const std::string small = "--set comm.bucket_mib=0.01 --set comm.first_bucket_mib=0.01 ";
+  for (const std::string scope : {"batch", "leaf"}) {
+    prepare(kMinibatch, normalised(scope));
+    ASSERT_EQ(train("alone-" + scope, 1, 1).exit_code, 0);
+    for (const int ranks : {2, 3, 8}) {
+      for (const std::string& how :
+           {small, small + "--set comm.shared_memory=false", small + "--set comm.overlap=false"}) {
+        const auto ending = train("with_others", ranks, 1, how);
+        ASSERT_EQ(ending.exit_code, 0) << ending.output;
+        EXPECT_EQ(result("with_others"), result("alone-" + scope)) << ranks << " ranks " << how;
+        EXPECT_EQ(metrics("with_others"), metrics("alone-" + scope)) << ranks << " ranks " << how;
+        std::filesystem::remove_all(path("with_others"));
+      }
+    }
+  }
+}
+
 // While it lives, the programs that are started keep to this instruction set.
 class HeldInstructionSet {
  public:
@@ -196,6 +236,15 @@ constexpr const char* kEveryActivation =
 TEST_F(InstructionSetTest, MinibatchIsTheSameForAllInstructionSets) {
   prepare(kMinibatch, kEveryActivation);
   expect_same_for_all_instruction_sets();
+}
+
+TEST_F(InstructionSetTest, BatchNormIsTheSameForAllInstructionSets) {
+  for (const std::string scope : {"batch", "leaf"}) {
+    prepare(kMinibatch, normalised(scope));
+    expect_same_for_all_instruction_sets();
+    for (const std::string& name : names_) std::filesystem::remove_all(path(name));
+    std::filesystem::remove_all(path("chosen"));
+  }
 }
 
 TEST_F(InstructionSetTest, StochasticDescentIsTheSameForAllInstructionSets) {
@@ -262,6 +311,29 @@ TEST_F(ContractTest, AnInterruptedRunIsTheSameAsOneThatWasNot) {
   const auto other = test::lockstep("diff " + path("cut/checkpoints/step-00000017.h5") + " " +
                                     path("cut/checkpoints/step-00000040.h5"));
   EXPECT_EQ(other.exit_code, 1) << other.output;
+}
+
+TEST_F(ContractTest, AnInterruptedRunWithBatchNormIsTheSameAsOneThatWasNot) {
+  for (const std::string scope : {"batch", "leaf"}) {
+    prepare(kMinibatch, normalised(scope));
+    const std::string whole = "whole-" + scope, cut = "cut-" + scope;
+    ASSERT_EQ(train(whole, 1, 1).exit_code, 0);
+    ASSERT_EQ(train(cut, 2, 1, "--set training.steps=17").exit_code, 0);
+    ASSERT_EQ(train(cut, 3, 2, "--resume --set training.steps=25").exit_code, 0);
+    const auto last = train(cut, 1, 1, "--resume");
+    ASSERT_EQ(last.exit_code, 0) << last.output;
+    EXPECT_EQ(result(cut), result(whole));
+    EXPECT_EQ(metrics(cut), metrics(whole));
+    const auto diff = test::lockstep("diff " + path(cut + "/checkpoints/step-00000040.h5") + " " +
+                                     path(whole + "/checkpoints/step-00000040.h5"));
+    EXPECT_EQ(diff.exit_code, 0) << diff.output;
+    // Statistics are part of what is saved, and the test used them.
+    const auto inspected = test::lockstep("inspect " + path(cut + "/checkpoints/step-00000040.h5"));
+    EXPECT_NE(inspected.output.find("1.running_var"), std::string::npos) << inspected.output;
+    const auto evaluated = test::lockstep(
+        "evaluate " + path(cut + "/checkpoints/step-00000040.h5") + " " + path("test.h5"), 2);
+    EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
+  }
 }
 
 TEST_F(ContractTest, ACheckpointCanBeSavedAfterAnyStepAndGoneBackTo) {

@@ -35,6 +35,18 @@ LayerDescription dropout(double rate) {
   return layer;
 }
 
+LayerDescription batch_norm(NormScope scope, bool affine = true) {
+  LayerDescription layer;
+  layer.kind = LayerDescription::Kind::batch_norm;
+  layer.batch_norm.scope = scope;
+  layer.batch_norm.affine = affine;
+  layer.batch_norm.leaves = 4;
+  // The variance of a leaf of two samples may be next to nothing, and third derivatives grow with the
+  // third power of one over its root: this bounds them.
+  layer.batch_norm.epsilon = 0.1;
+  return layer;
+}
+
 struct Case {
   std::string name;
   std::vector<LayerDescription> layers;
@@ -77,7 +89,14 @@ class GradientCheck : public ::testing::TestWithParam<Case> {
     return sum;
   }
 
-  const Pass pass_{.training = true, .seed = 11, .step = 3, .first_sample = 2};
+  const std::vector<std::size_t> rows_ = {0, 2, 2, 7, kRows};  // leaves, one of them empty
+  const SubtreeRows subtree_{rows_};
+  const Pass pass_{.training = true,
+                   .seed = 11,
+                   .step = 3,
+                   .first_sample = 2,
+                   .subtrees = {&subtree_, 1},
+                   .batch_samples = kRows};
   Network<double> network_;
   Workspace<double> workspace_;
   AlignedBuffer<double> parameters_;
@@ -87,9 +106,8 @@ class GradientCheck : public ::testing::TestWithParam<Case> {
 
 TEST_P(GradientCheck, BackwardAgreesWithCentralDifferences) {
   const double loss = total_loss(true);
-  const std::vector<std::size_t> rows = {0, 2, 2, 7, 11};  // leaves, one of them empty
   AlignedBuffer<double> gradient(parameters_.size());
-  const std::vector<SubtreeGradient<double>> subtrees = {{rows, gradient.span()}};
+  const std::vector<SubtreeGradient<double>> subtrees = {{rows_, gradient.span()}};
   network_.backward(pass_, parameters_.span(), kRows, workspace_, subtrees);
 
   // The difference quotient is off by h^2 / 6 times a third derivative, at most a few hundred for
@@ -99,6 +117,7 @@ TEST_P(GradientCheck, BackwardAgreesWithCentralDifferences) {
   const double tolerance =
       200 * h * h + 100 * std::numeric_limits<double>::epsilon() * std::max(1.0, loss) / h;
   for (const ParameterTensor& tensor : network_.layout().tensors()) {
+    if (!tensor.is_trained) continue;
     for (std::size_t i = 0; i < tensor.size; ++i) {
       double& w = parameters_.data()[tensor.offset + i];
       const double before = w;
@@ -115,11 +134,11 @@ TEST_P(GradientCheck, BackwardAgreesWithCentralDifferences) {
 
 TEST_P(GradientCheck, GradientIsNotJustZero) {
   total_loss(true);
-  const std::vector<std::size_t> rows = {0, kRows};
   AlignedBuffer<double> gradient(parameters_.size());
-  const std::vector<SubtreeGradient<double>> subtrees = {{rows, gradient.span()}};
+  const std::vector<SubtreeGradient<double>> subtrees = {{rows_, gradient.span()}};
   network_.backward(pass_, parameters_.span(), kRows, workspace_, subtrees);
   for (const ParameterTensor& tensor : network_.layout().tensors()) {
+    if (!tensor.is_trained) continue;
     double most = 0;
     for (const double g : gradient.span().subspan(tensor.offset, tensor.size)) {
       most = std::max(most, std::abs(g));
@@ -152,6 +171,21 @@ std::vector<Case> all_cases() {
                    {dense(20, Activation::tanh), dropout(0.4), dense(kOutputs, Activation::none)},
                    Loss::cross_entropy,
                    true});
+  // Without biases before them, whose gradient is rightly zero.
+  for (const NormScope scope : {NormScope::batch, NormScope::leaf}) {
+    const std::string name = "batch_norm_" + std::string(kNormScopeNames[std::size_t(scope)]);
+    const auto layers = [&](bool affine) -> std::vector<LayerDescription> {
+      return {dense(20, Activation::none, false), batch_norm(scope, affine),
+              activation_layer(Activation::tanh), dense(9, Activation::none, false),
+              batch_norm(scope, affine),          dense(kOutputs, Activation::none)};
+    };
+    cases.push_back({name, layers(true), Loss::cross_entropy, true});
+    cases.push_back({name + "_not_affine", layers(false), Loss::mean_squared_error, false});
+    cases.push_back({name + "_first_and_last",
+                     {batch_norm(scope), dense(kOutputs, Activation::tanh), batch_norm(scope)},
+                     Loss::mean_squared_error,
+                     false});
+  }
   cases.push_back({"softmax_into_cross_entropy",
                    {dense(9, Activation::sigmoid), dense(kOutputs, Activation::softmax)},
                    Loss::cross_entropy,

@@ -44,9 +44,20 @@ class Reference {
       LayerDescription layer;
       layer.dense.outputs = units;
       layer.dense.bias = number("bias") != 0;
-      layer.dense.activation = activation_named(activation).value();
+      const bool apart = number("batch_norm") != 0 && units != 5;
+      if (!apart) layer.dense.activation = activation_named(activation).value();
       layer.dense.slope = number("slope");
       layers.push_back(layer);
+      if (!apart) continue;
+      LayerDescription norm;
+      norm.kind = LayerDescription::Kind::batch_norm;
+      norm.batch_norm = {.momentum = number("norm_momentum"),
+                         .epsilon = number("norm_epsilon"),
+                         .affine = number("affine") != 0};
+      LayerDescription own;
+      own.kind = LayerDescription::Kind::activation;
+      own.activation = activation_named(activation).value();
+      layers.insert(layers.end(), {norm, own});
     }
     return layers;
   }
@@ -78,7 +89,7 @@ class Replica {
       : network_(12, reference.layers(), loss),
         workspace_(network_, 100, true),
         parameters_(network_.layout().buffer_size()),
-        gradient_(network_.layout().buffer_size()),
+        gradient_(network_.layout().trained_size()),
         inputs_(reference.values("x")) {
     for (const ParameterTensor& tensor : network_.layout().tensors()) {
       const auto initial = reference.values("initial/" + tensor.name);
@@ -96,17 +107,22 @@ class Replica {
     }
   }
 
-  MatrixView<const T> forward(std::size_t first, std::size_t rows) {
+  MatrixView<const T> forward(std::size_t first, std::size_t rows, const Pass& pass = {}) {
     for (std::size_t i = 0; i < rows * 12; ++i) {
       workspace_.input().row(i / 12)[i % 12] = static_cast<T>(inputs_[first * 12 + i]);
     }
-    return network_.forward(pass_, parameters_.span(), rows, workspace_);
+    return network_.forward(pass, parameters_.span(), rows, workspace_);
   }
 
-  // The gradient's sum over ten samples, in eight leaves; returns the mean loss.
+  // The gradient's sum over ten samples, in eight leaves, of which statistics then know; returns the mean
+  // loss.
   double gradient_of_batch(std::size_t first) {
     constexpr std::size_t kBatch = 10;
-    const auto outputs = forward(first, kBatch);
+    std::vector<std::size_t> rows;
+    for (std::size_t l = 0; l <= 8; ++l) rows.push_back(l * kBatch / 8);
+    const SubtreeRows whole(rows);
+    const Pass pass{.training = true, .step = 1, .subtrees = {&whole, 1}, .batch_samples = kBatch};
+    const auto outputs = forward(first, kBatch, pass);
     Targets<T> targets;
     if (!labels_.empty()) targets.labels = std::span(labels_).subspan(first, kBatch);
     if (values_.rows() > 0) {
@@ -116,10 +132,9 @@ class Replica {
     std::vector<std::uint8_t> correct(kBatch);
     evaluate_loss<T>(network_.loss(), outputs, targets, loss, correct,
                      workspace_.d_outputs().top(kBatch));
-    std::vector<std::size_t> rows;
-    for (std::size_t l = 0; l <= 8; ++l) rows.push_back(l * kBatch / 8);
     const std::vector<SubtreeGradient<T>> subtrees = {{rows, gradient_.span()}};
-    network_.backward(pass_, parameters_.span(), kBatch, workspace_, subtrees);
+    network_.backward(pass, parameters_.span(), kBatch, workspace_, subtrees);
+    network_.update_statistics(pass, parameters_.span(), workspace_);
     double sum = 0;
     for (const T l : loss) sum += static_cast<double>(l);
     return sum / kBatch;
@@ -130,7 +145,6 @@ class Replica {
   std::span<const T> gradient() const { return gradient_.span(); }
 
  private:
-  const Pass pass_{.training = true, .seed = 0, .step = 1, .first_sample = 0};
   Network<T> network_;
   Workspace<T> workspace_;
   AlignedBuffer<T> parameters_;
@@ -176,6 +190,7 @@ void expect_ten_steps(const std::string& name) {
     EXPECT_NEAR(loss, losses[step], 1000 * kEpsilon<T> * std::max(1.0, losses[step])) << step;
     if (step == 0) {
       for (const ParameterTensor& tensor : tensors) {
+        if (!tensor.is_trained) continue;
         const auto expected = reference.values("gradient64/" + tensor.name);
         const auto found = tensor.values_in(std::span<const T>(replica.gradient()));
         for (std::size_t i = 0; i < tensor.size; ++i) {
@@ -196,6 +211,13 @@ void expect_ten_steps(const std::string& name) {
       EXPECT_NEAR(static_cast<double>(found[i]), expected[i], allowed) << tensor.name << " " << i;
     }
   }
+  if (!reference.has("evaluated64")) return;
+  const auto outputs = replica.forward(0, 100);
+  const auto expected = reference.values("evaluated64");
+  const double allowed = tolerance<T>(expected, reference.values("evaluated32"));
+  for (std::size_t i = 0; i < 500; ++i) {
+    EXPECT_NEAR(static_cast<double>(outputs.row(i / 5)[i % 5]), expected[i], allowed) << i;
+  }
 }
 
 class ReferenceTest : public ::testing::TestWithParam<std::string> {};
@@ -208,10 +230,12 @@ TEST_P(ReferenceTest, TenStepsInFloat) {
 }
 
 INSTANTIATE_TEST_SUITE_P(PyTorch, ReferenceTest,
-                         ::testing::Values("adagrad", "adam", "adam_l2", "adam_tanh_mse",
-                                           "momentum", "momentum_averaged", "rmsprop", "sgd_l1",
-                                           "sgd_l1_l2", "sgd_leaky_relu", "sgd_mixed_mse",
-                                           "sgd_no_bias", "sgd_sigmoid", "sgd_tanh_mse"),
+                         ::testing::Values("adagrad", "adam", "adam_l2", "adam_l2_batch_norm",
+                                           "adam_tanh_mse", "momentum", "momentum_averaged",
+                                           "momentum_batch_norm", "rmsprop",
+                                           "sgd_batch_norm_not_affine", "sgd_l1", "sgd_l1_l2",
+                                           "sgd_leaky_relu", "sgd_mixed_mse", "sgd_no_bias",
+                                           "sgd_sigmoid", "sgd_tanh_mse"),
                          [](const auto& test) { return test.param; });
 
 TEST(ReferenceOutputs, SoftmaxOverLeakyRelu) {
@@ -226,7 +250,7 @@ TEST(ReferenceOutputs, SoftmaxOverLeakyRelu) {
 
 TEST(ReferenceFile, HasNoCaseThatIsNotTested) {
   const File file = File::open(REFERENCE_FILE);
-  EXPECT_EQ(file.members("/").size(), 15u);
+  EXPECT_EQ(file.members("/").size(), 18u);
 }
 
 }  // namespace

@@ -40,10 +40,9 @@ void flip(std::span<const float> parameters, std::size_t i) {
 
 // The last rank's weight number i changes before step `from` and, if it stays, before every step after
 // it. Returns what the run says, or nothing.
-std::string train_with_flips(std::size_t (*place)(const Training&), std::uint64_t from,
-                             bool stays) {
+std::string train_with_flips(std::size_t (*place)(const Training&), std::uint64_t from, bool stays,
+                             const Config& config = wide_config()) {
   const auto data = test::small_dataset(200);
-  const Config config = wide_config();
   Training training(config, data, world());
   const std::size_t i = place(training);
   std::uint64_t steps = 0;
@@ -106,6 +105,23 @@ TEST(Replica, AWeightThatStaysWrongIsFoundAtTheNextComparison) {
   EXPECT_EQ(text.find("the replica of rank " + last + " differs"), 0U) << text;
   EXPECT_NE(text.find("after step 26"), std::string::npos) << text;
   EXPECT_NE(text.find("bucket 1 of 1"), std::string::npos) << text;
+}
+
+// Each rank has them for itself: no owner's values overwrite them.
+TEST(Replica, AStatisticThatDiffersIsFoundAtTheNextComparison) {
+  if (world().size() == 1) return;
+  Config config = wide_config();
+  LayerConfig norm;
+  norm.kind = LayerConfig::Kind::batch_norm;
+  config.model.layers.insert(config.model.layers.begin() + 1, norm);
+  const auto a_running_mean = [](const Training& training) {
+    return training.result().size() - training.network().layers()[0]->outputs();
+  };
+  const std::string text = train_with_flips(a_running_mean, 20, false, config);
+  EXPECT_NE(text.find("differs from the others' after step 26, in the statistics"),
+            std::string::npos)
+      << text;
+  EXPECT_EQ(train_with_flips(a_running_mean, 1000, false, config), "");
 }
 
 TEST(Replica, EachRankKeepsItsShareOfTheMoments) {

@@ -94,7 +94,8 @@ struct Case {
   std::size_t batch;
   std::size_t hidden;
   const char* optimizer;
-  const char* shortcoming;  // what is done wrong on purpose inside the steps; empty: nothing
+  const char* shortcoming;      // what is done wrong on purpose inside the steps; empty: nothing
+  const char* norm_scope = "";  // of a batch_norm layer; empty: there is none
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -173,6 +174,12 @@ Config config_of(const Case& c) {
   drop.kind = LayerConfig::Kind::dropout;
   drop.rate = 0.1;
   config.model.layers = {hidden, drop, output};
+  if (*c.norm_scope != '\0') {
+    LayerConfig norm;
+    norm.kind = LayerConfig::Kind::batch_norm;
+    norm.scope = c.norm_scope;
+    config.model.layers.insert(config.model.layers.begin() + 1, norm);
+  }
   config.optimizer.name = c.optimizer;
   config.optimizer.learning_rate = 0.001;
   config.training.batch_size = c.batch;
@@ -401,6 +408,9 @@ constexpr Case kCases[] = {
     {"two_threads_one_sample", 2, 1, 16, "adam", ""},
     {"two_threads_ten_samples", 2, 10, 16, "sgd", ""},
     {"two_threads_large_batch", 2, 1024, 256, "adam", ""},
+    {"one_thread_batch_norm", 1, 10, 16, "adam", "", "batch"},
+    {"one_thread_batch_norm_of_leaves", 1, 16, 16, "sgd", "", "leaf"},
+    {"two_threads_batch_norm", 2, 1024, 256, "adam", "", "batch"},
 };
 
 class Steps : public testing::TestWithParam<Case> {};

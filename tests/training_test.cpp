@@ -200,6 +200,74 @@ TEST(Training, ACheckpointHoldsAllThatTheNextStepNeeds) {
   }
 }
 
+Config config_with_batch_norm(const std::string& scope) {
+  Config config = small_config();
+  LayerConfig norm;
+  norm.kind = LayerConfig::Kind::batch_norm;
+  norm.scope = scope;
+  config.model.layers.insert(config.model.layers.begin() + 1, norm);
+  config.training.batch_size = 20;  // the last batch of an epoch is one sample
+  return config;
+}
+
+TEST(Training, BatchNormLearnsAndItsStatisticsAreSaved) {
+  const auto data = test::small_dataset(135);
+  for (const std::string scope : {"batch", "leaf"}) {
+    const Config config = config_with_batch_norm(scope);
+    Training training(config, data, world());
+    Told told;
+    training.run(told.observer(), never);
+    const nn::ParameterLayout& layout = training.network().layout();
+    EXPECT_EQ(training.result().size(), layout.buffer_size());
+    if (world().rank() != 0) continue;
+    EXPECT_LT(told.epochs.back().train_loss, told.epochs.front().train_loss);
+    EXPECT_LT(told.epochs.back().validation->loss, told.epochs.front().validation->loss);
+    const Checkpoint& last = told.saved.back();
+    std::vector<std::string> names, moving;
+    for (const NamedTensor& tensor : last.parameters) names.push_back(tensor.name);
+    for (const NamedTensor& tensor : last.moments[0].second) moving.push_back(tensor.name);
+    EXPECT_EQ(names,
+              (std::vector<std::string>{"0.weight", "0.bias", "1.weight", "1.bias",
+                                        "1.running_mean", "1.running_var", "3.weight", "3.bias"}));
+    EXPECT_EQ(moving, (std::vector<std::string>{"0.weight", "0.bias", "1.weight", "1.bias",
+                                                "3.weight", "3.bias"}));
+    for (const float variance : last.parameters[5].values) EXPECT_NE(variance, 1.0f);
+    if (world().size() > 1) continue;
+    for (const Checkpoint& checkpoint : told.saved) {
+      Training resumed(config, data, world());
+      resumed.resume(checkpoint, "checkpoint");
+      resumed.run({}, never);
+      EXPECT_EQ(values(resumed.result()), values(training.result())) << checkpoint.state.step;
+    }
+  }
+}
+
+TEST(Training, BatchNormNeedsMoreThanOneSample) {
+  const auto message = [](const Config& config, std::size_t samples) -> std::string {
+    const auto data = test::small_dataset(samples);
+    try {
+      Training(config, data, world());
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  Config config = config_with_batch_norm("batch");
+  config.data.validation_fraction = 0;
+  config.training.descent = "batch";
+  EXPECT_EQ(message(config, 2), "accepted");
+  EXPECT_EQ(message(config, 1),
+            "model.layers[1].batch_norm: one sample has no variance, expected at least two samples "
+            "in a batch, found a batch of 1");
+  config = config_with_batch_norm("leaf");
+  config.data.validation_fraction = 0;
+  EXPECT_EQ(message(config, 16), "accepted");
+  EXPECT_EQ(message(config, 15),
+            "model.layers[1].batch_norm: one sample has no variance, expected at least two samples "
+            "in each of the 8 leaves of a batch, which makes 16, for scope = \"leaf\", found a "
+            "batch of 15");
+}
+
 TEST(Training, EarlyStoppingKeepsTheBestParameters) {
   const auto data = test::small_dataset(60);
   Config config = small_config();

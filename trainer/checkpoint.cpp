@@ -288,6 +288,8 @@ std::vector<NamedTensor> read_named_datasets(const fs::path& path, const File& f
   for (const std::string& name : file.members(group)) {
     std::size_t layer = 0;
     if (!is_parameter_name(name, layer) || !file.is_dataset(group + "/" + name)) continue;
+    if (name.ends_with(".num_batches_tracked"))
+      continue;  // PyTorch's count, which nothing asks for
     names.emplace_back(layer, !name.ends_with(".weight"), name);
   }
   if (names.empty()) {

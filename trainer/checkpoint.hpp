@@ -1,8 +1,8 @@
 // A checkpoint: everything that a run needs to go on as if it had never stopped.
 //
 // An HDF5 file, readable with h5py:
-//   /parameters/<name>           float32; "0.weight" is outputs x inputs
-//   /optimizer/<moment>/<name>   float32, in the shapes of the parameters
+//   /parameters/<name>           float32; "0.weight" is outputs x inputs; statistics are among them
+//   /optimizer/<moment>/<name>   float32, in the shapes of the parameters that are trained
 //   /best/<name>                 float32, absent without early stopping
 //   /state/<key>                 the members of TrainingState, one dataset each
 // and on the root the attributes format_version (1), program_version, build, instruction_set,
@@ -77,7 +77,8 @@ void verify_checkpoint_file(const std::filesystem::path& path);
 
 // Parameters to start from: the best or else the last ones of a checkpoint, or the datasets named
 // "<layer>.<name>" ("0.weight", "0.bias") of any HDF5 file, in /parameters or on the root, of
-// float32 or float64, which is rounded. Those are ordered by layer, weight first.
+// float32 or float64, which is rounded. Those are ordered by layer, weight first; counts named
+// num_batches_tracked are left out.
 std::vector<NamedTensor> read_parameters(const std::filesystem::path& path);
 
 }  // namespace lockstep::trainer

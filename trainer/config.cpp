@@ -4,6 +4,7 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <fstream>
@@ -12,6 +13,7 @@
 #include <sstream>
 #include <system_error>
 #include <type_traits>
+#include <utility>
 
 #include "trainer/config_checks.hpp"
 #include "trainer/config_schema.hpp"
@@ -235,20 +237,37 @@ class TableReader {
       unknown("key", fmt::format("{}.{}", key, one_line(std::string(name.str()), 80)),
               source_.at(value.source()), nearest(name.str(), names().layer_keys));
     }
-    const bool dense = table->contains("dense"), dropout = table->contains("dropout");
-    if (dense == dropout && (dense || !table->contains("activation"))) {
-      throw ConfigError(
-          fmt::format("{} ({}): found {}, expected exactly one of dense, activation, dropout", key,
-                      place, dense ? "both dense and dropout" : "none of them"));
-    }
     LayerConfig layer;
-    layer.kind = dense     ? LayerConfig::Kind::dense
-                 : dropout ? LayerConfig::Kind::dropout
-                           : LayerConfig::Kind::activation;
+    layer.kind = kind_of(*table, key, place);
     TableReader reader(source_, places_);
     reader.enter(table, key + ".");
     schema::describe_layer(reader, layer);
+    if (!layer.batch_norm) {
+      throw ConfigError(fmt::format(
+          "{}.batch_norm ({}): found false, expected true, or no such layer", key, place));
+    }
     return layer;
+  }
+
+  // An activation is also a key of dense layers.
+  static LayerConfig::Kind kind_of(const toml::table& table, const std::string& key,
+                                   const std::string& place) {
+    using Kind = LayerConfig::Kind;
+    constexpr std::array<std::pair<const char*, Kind>, 3> kinds{
+        {{"dense", Kind::dense}, {"batch_norm", Kind::batch_norm}, {"dropout", Kind::dropout}}};
+    std::vector<Kind> found;
+    std::string names;
+    for (const auto& [name, kind] : kinds) {
+      if (!table.contains(name)) continue;
+      names += fmt::format("{}{}", found.empty() ? "both " : " and ", name);
+      found.push_back(kind);
+    }
+    if (found.size() == 1) return found[0];
+    if (found.empty() && table.contains("activation")) return Kind::activation;
+    throw ConfigError(
+        fmt::format("{} ({}): found {}, expected exactly one of dense, activation, batch_norm, "
+                    "dropout",
+                    key, place, found.empty() ? "none of them" : names));
   }
 
   const Source& source_;

@@ -31,9 +31,10 @@ struct DataConfig {
   std::string validation;            // path, or empty; beside it `validation_fraction` is 0
 };
 
-// One entry of model.layers: { dense = N, ... }, { activation = "..." } or { dropout = p }.
+// One entry of model.layers: { dense = N, ... }, { activation = "..." }, { batch_norm = true, ... } or
+// { dropout = p }.
 struct LayerConfig {
-  enum class Kind { dense, activation, dropout };
+  enum class Kind { dense, activation, dropout, batch_norm };
   Kind kind = Kind::dense;
   std::size_t units = 0;   // dense = N
   bool bias = true;        // dense
@@ -41,8 +42,13 @@ struct LayerConfig {
   double slope = 0.01;     // leaky_relu below zero, [0, 1]
   std::string initializer = "auto";  // dense: auto (he for relu and leaky_relu, xavier otherwise),
                                      // he, xavier, normal, uniform, zero, constant
-  double scale = 0.05;  // normal: standard deviation; uniform: half width; constant: value
-  double rate = 0.0;    // dropout = p, [0, 1): share of units dropped
+  double scale = 0.05;     // normal: standard deviation; uniform: half width; constant: value
+  double rate = 0.0;       // dropout = p, [0, 1): share of units dropped
+  bool batch_norm = true;  // batch_norm: what its key says; false is an error
+  double momentum = 0.1;   // batch_norm: share that a batch has in the running statistics, (0, 1]
+  double epsilon = 1e-5;   // batch_norm: added to the variance, > 0
+  bool affine = true;      // batch_norm: learn a weight and a bias for each unit
+  std::string scope = "batch";  // batch_norm: what has a mean and variance of its own: batch, leaf
 };
 
 struct ModelConfig {

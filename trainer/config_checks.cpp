@@ -4,6 +4,27 @@
 
 namespace lockstep::trainer {
 
+LeastBatch least_batch(const Config& config) {
+  LeastBatch least;
+  const std::size_t leaves = config.training.leaves;
+  for (std::size_t i = 0; i < config.model.layers.size(); ++i) {
+    const LayerConfig& layer = config.model.layers[i];
+    if (layer.kind != LayerConfig::Kind::batch_norm) continue;
+    const bool leaf = layer.scope == "leaf";
+    const std::size_t samples = leaf ? 2 * leaves : 2;
+    if (samples <= least.samples) continue;
+    const std::string wanted =
+        leaf ? fmt::format(
+                   "two samples in each of the {} leaves of a batch, which makes {}, for "
+                   "scope = \"leaf\"",
+                   leaves, samples)
+             : "two samples in a batch";
+    least = {samples, fmt::format("model.layers[{}].batch_norm", i),
+             fmt::format("one sample has no variance, expected at least {}", wanted)};
+  }
+  return least;
+}
+
 void check_consistency(const Config& config, const std::string& origin,
                        const std::map<std::string, std::string>& places) {
   const auto place = [&](const std::string& key) {
@@ -25,6 +46,17 @@ void check_consistency(const Config& config, const std::string& origin,
     const std::string key = fmt::format("model.layers[{}].activation", i);
     throw ConfigError(fmt::format("{} ({}): found \"softmax\", expected it in the last layer alone",
                                   key, place(key)));
+  }
+  const TrainingConfig& training = config.training;
+  const LeastBatch least = least_batch(config);
+  // Of descent = "batch" only the data can tell.
+  const std::size_t batch = training.descent == "stochastic" ? 1 : training.batch_size;
+  if (training.descent != "batch" && batch < least.samples) {
+    const std::string key =
+        training.descent == "stochastic" ? "training.descent" : "training.batch_size";
+    throw ConfigError(fmt::format("{} ({}): found {} beside {} ({}): {}", key, place(key),
+                                  batch == 1 ? "one sample a step" : fmt::format("{}", batch),
+                                  least.key, place(least.key), least.why));
   }
   const DataConfig& data = config.data;
   if (!data.validation.empty() && data.validation_fraction > 0.0) {

@@ -19,6 +19,7 @@
 #include <string_view>
 
 #include "nn/activation.hpp"
+#include "nn/batch_norm.hpp"
 #include "nn/initializer.hpp"
 #include "nn/loss.hpp"
 #include "nn/optimizer.hpp"
@@ -72,6 +73,7 @@ inline constexpr auto initializers = [] {
   std::ranges::copy(nn::kInitializerNames, names.begin() + 1);
   return names;
 }();
+inline constexpr std::span<const std::string_view> norm_scopes = nn::kNormScopeNames;
 inline constexpr std::span<const std::string_view> losses = nn::kLossNames;
 inline constexpr std::span<const std::string_view> optimizers = nn::kUpdateRuleNames;
 inline constexpr std::array<std::string_view, 3> descents{"batch", "minibatch", "stochastic"};
@@ -83,6 +85,7 @@ template <class Visitor, class Layer>
 void describe_layer(Visitor& v, Layer& layer) {
   using Kind = LayerConfig::Kind;
   const bool dense = layer.kind == Kind::dense;
+  const bool batch_norm = layer.kind == Kind::batch_norm;
   v.field(Field{"dense",
                 {.low = 1, .high = 2147483647},
                 "outputs of a fully connected layer",
@@ -91,11 +94,14 @@ void describe_layer(Visitor& v, Layer& layer) {
                 "dense layers"},
           layer.units);
   v.field(Field{"activation", one_of(activations), "a layer of its own, or a dense layer's", "none",
-                layer.kind != Kind::dropout, "dense and activation layers"},
+                dense || layer.kind == Kind::activation, "dense and activation layers"},
           layer.activation);
   v.field(Field{"dropout", fraction, "share of units dropped in training", "-",
                 layer.kind == Kind::dropout, "dropout layers"},
           layer.rate);
+  v.field(Field{"batch_norm", any, "each unit to mean 0 and variance 1 over the samples", "-",
+                batch_norm, "batch_norm layers"},
+          layer.batch_norm);
   v.field(Field{"bias", any, "dense: add a bias", {}, dense, "dense layers"}, layer.bias);
   v.field(Field{"slope",
                 {.low = 0, .high = 1},
@@ -119,6 +125,34 @@ void describe_layer(Visitor& v, Layer& layer) {
                 dense && (spread || layer.initializer == "constant"),
                 "layers with initializer = \"normal\", \"uniform\" or \"constant\""},
           layer.scale);
+  v.field(Field{"momentum",
+                {.low = 0, .high = 1, .low_open = true},
+                "batch_norm: share of a batch in the running statistics, which evaluation uses",
+                {},
+                batch_norm,
+                "batch_norm layers"},
+          layer.momentum);
+  v.field(Field{"epsilon",
+                {.low = smallest_float, .high = largest_float},
+                "batch_norm: added to the variance",
+                {},
+                batch_norm,
+                "batch_norm layers"},
+          layer.epsilon);
+  v.field(Field{"affine",
+                any,
+                "batch_norm: then times a weight, plus a bias, which are trained",
+                {},
+                batch_norm,
+                "batch_norm layers"},
+          layer.affine);
+  v.field(Field{"scope",
+                one_of(norm_scopes),
+                "batch_norm: over all samples of a batch, or of each leaf by itself",
+                {},
+                batch_norm,
+                "batch_norm layers"},
+          layer.scope);
 }
 
 template <class Visitor, class C>

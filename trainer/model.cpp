@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "datasets/sha256.hpp"
+#include "trainer/config_checks.hpp"
 
 namespace lockstep::trainer {
 namespace {
@@ -19,7 +20,7 @@ nn::Initializer initializer_of(const LayerConfig& layer) {
   return rectified ? nn::Initializer::he : nn::Initializer::xavier;
 }
 
-nn::LayerDescription describe(const LayerConfig& layer) {
+nn::LayerDescription describe(const LayerConfig& layer, std::size_t leaves) {
   nn::LayerDescription description;
   switch (layer.kind) {
     case LayerConfig::Kind::dense:
@@ -37,8 +38,22 @@ nn::LayerDescription describe(const LayerConfig& layer) {
       description.kind = nn::LayerDescription::Kind::dropout;
       description.rate = layer.rate;
       break;
+    case LayerConfig::Kind::batch_norm:
+      description.kind = nn::LayerDescription::Kind::batch_norm;
+      description.batch_norm = {layer.momentum, layer.epsilon, layer.affine,
+                                nn::norm_scope_named(layer.scope).value(), leaves};
+      break;
   }
   return description;
+}
+
+std::vector<nn::ParameterTensor> tensors_in(const nn::ParameterLayout& layout,
+                                            std::span<const float> buffer) {
+  std::vector<nn::ParameterTensor> tensors;
+  for (const nn::ParameterTensor& tensor : layout.tensors()) {
+    if (tensor.offset < buffer.size()) tensors.push_back(tensor);
+  }
+  return tensors;
 }
 
 std::string shape_text(const std::vector<std::size_t>& shape) {
@@ -49,7 +64,9 @@ std::string shape_text(const std::vector<std::size_t>& shape) {
 
 nn::Network<float> build_network(const Config& config, std::size_t inputs) {
   std::vector<nn::LayerDescription> layers;
-  for (const LayerConfig& layer : config.model.layers) layers.push_back(describe(layer));
+  for (const LayerConfig& layer : config.model.layers) {
+    layers.push_back(describe(layer, config.training.leaves));
+  }
   try {
     return nn::Network<float>(inputs, layers, nn::loss_named(config.model.loss).value(),
                               nn::precision_named(config.training.precision).value());
@@ -119,9 +136,15 @@ nn::Network<float> build_network(const Config& config, const datasets::Dataset& 
   return network;
 }
 
+void check_batch_size(const Config& config, std::size_t batch_size) {
+  const LeastBatch least = least_batch(config);
+  if (batch_size >= least.samples) return;
+  throw ConfigError(fmt::format("{}: {}, found a batch of {}", least.key, least.why, batch_size));
+}
+
 void copy_into(std::span<const NamedTensor> tensors, const nn::ParameterLayout& layout,
                std::span<float> buffer, std::string_view origin) {
-  const auto wanted = layout.tensors();
+  const auto wanted = tensors_in(layout, buffer);
   if (tensors.size() != wanted.size()) {
     throw CheckpointError(fmt::format("{}: holds {} tensors, but the model has {}", origin,
                                       tensors.size(), wanted.size()));
@@ -139,7 +162,7 @@ void copy_into(std::span<const NamedTensor> tensors, const nn::ParameterLayout& 
 std::vector<NamedTensor> tensors_of(const nn::ParameterLayout& layout,
                                     std::span<const float> buffer) {
   std::vector<NamedTensor> tensors;
-  for (const nn::ParameterTensor& tensor : layout.tensors()) {
+  for (const nn::ParameterTensor& tensor : tensors_in(layout, buffer)) {
     tensors.push_back({tensor.name, tensor.shape, tensor.values_in(buffer)});
   }
   return tensors;

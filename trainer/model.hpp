@@ -24,6 +24,12 @@ void check_fits(const nn::Network<float>& network, const datasets::Dataset& data
 // The network that a configuration and its training data make.
 nn::Network<float> build_network(const Config& config, const datasets::Dataset& data);
 
+// Throws ConfigError if some layer cannot train on batches of so many samples.
+void check_batch_size(const Config& config, std::size_t batch_size);
+
+// A buffer below is the flat one of all parameters, or ends where the statistics begin, as a moment does;
+// then these are no part of it.
+
 // buffer = the tensors' values. Throws CheckpointError, which names `origin`, unless names and
 // shapes are those of the layout.
 void copy_into(std::span<const NamedTensor> tensors, const nn::ParameterLayout& layout,

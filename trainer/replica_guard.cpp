@@ -61,6 +61,8 @@ void ReplicaGuard::compare(std::uint64_t step, std::span<const float> parameters
     const std::uint64_t hash = hash_of(parameters.subspan(bucket.begin, bucket.size()));
     mine.append(reinterpret_cast<const char*>(&hash), sizeof hash);
   }
+  const std::uint64_t hash = hash_of(parameters.subspan(buckets_.front().end));
+  mine.append(reinterpret_cast<const char*>(&hash), sizeof hash);
   const auto all = communicator_.gather_strings(mine);
   const std::string right = most_frequent(all);
   for (std::size_t rank = 0; rank < all.size(); ++rank) {
@@ -70,7 +72,9 @@ void ReplicaGuard::compare(std::uint64_t step, std::span<const float> parameters
     throw ReplicaError(
         fmt::format("the replica of rank {} differs from the others' after step {}, "
                     "in {}: nothing is saved any more",
-                    rank, step, bucket_name(buckets_[bucket].begin)));
+                    rank, step,
+                    bucket < buckets_.size() ? bucket_name(buckets_[bucket].begin)
+                                             : "the statistics behind what is trained"));
   }
 }
 

@@ -1,8 +1,8 @@
 // Finds replicas that are no longer the same, and parameters that changed by themselves.
 //
 // Lockstep's promise is that all replicas hold the same bits; a memory that fails, or a mistake of the
-// program, would break it without a word. Two checks: the ranks compare hashes of all buckets from time to
-// time; and a rank that moves its share remembers a hash of every chunk, and looks, before it moves it
+// program, would break it without a word. Two checks: the ranks compare hashes of all buckets, and of the
+// statistics behind them, from time to time; and a rank that moves its share remembers a hash of every chunk, and looks, before it moves it
 // again, whether it still is what it was. (A change elsewhere in a replica lasts one step: the owner's
 // values overwrite it. A change in the owner's share would go to all replicas alike, and no comparison of
 // replicas could ever see it.)

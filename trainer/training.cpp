@@ -61,6 +61,7 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       step_(network_, data, communicator, config.training.leaves, batch_size_, config.training.seed,
             batch_size_ < rows_.train.size(), config.comm) {
   if (validation != nullptr) check_fits(network_, *validation, "data.validation");
+  check_batch_size(config, batch_size_);
   if (config.early_stopping.target_accuracy > 0 && !validation_data_.has_classes()) {
     throw ConfigError(fmt::format(
         "early_stopping.target_accuracy: found {}, but {} holds real targets, which have no "
@@ -91,7 +92,7 @@ void Training::resume(const Checkpoint& checkpoint, std::string_view origin) {
       throw CheckpointError(fmt::format("{}: holds the optimizer moment {} where {} has {}", origin,
                                         name, config_.optimizer.name, moments[i].name));
     }
-    nn::AlignedBuffer<float> whole(layout.buffer_size());
+    nn::AlignedBuffer<float> whole(layout.trained_size());
     copy_into(tensors, layout, whole.span(), origin);
     for (const comm::Shard& own : step_.exchange().owned()) {
       std::ranges::copy(whole.span().subspan(own.begin, own.size()),
@@ -370,7 +371,7 @@ void Training::gather(const nn::Moment<float>& moment, Checkpoint& checkpoint) {
     return;
   }
   const bool writes = communicator_.rank() == 0;
-  nn::AlignedBuffer<float> whole(writes ? layout.buffer_size() : 0);
+  nn::AlignedBuffer<float> whole(writes ? layout.trained_size() : 0);
   step_.gather_shares(moment.values.span(), whole.span());
   if (writes) checkpoint.moments.emplace_back(moment.name, tensors_of(layout, whole.span()));
 }

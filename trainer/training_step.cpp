@@ -21,12 +21,15 @@ std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_
   return std::min(largest_batch, owned * ((largest_batch + all_leaves - 1) / all_leaves));
 }
 
-comm::ParameterExchange::Options exchange_options(const CommConfig& config) {
+// The statistics behind what ranks exchange are each rank's own.
+comm::ParameterExchange::Options exchange_options(const CommConfig& config,
+                                                  const nn::ParameterLayout& layout) {
   const auto bytes = [](double mib) { return static_cast<std::size_t>(mib * (1 << 20)); };
   return {.buckets = {bytes(config.first_bucket_mib), bytes(config.bucket_mib)},
           .round_messages = config.wire == "bfloat16",
           .shared_memory = config.shared_memory,
-          .thread = config.overlap};
+          .thread = config.overlap,
+          .extra = layout.buffer_size() - layout.trained_size()};
 }
 
 // A pass of several ranks: it waits for what the last step moved, and tells of what it has summed.
@@ -56,7 +59,8 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
       others_(others_can_work()),
       overlap_(comm.overlap),
       leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
-      exchange_(communicator, leaves, network.layout().buffer_size(), exchange_options(comm)),
+      exchange_(communicator, leaves, network.layout().trained_size(),
+                exchange_options(comm, network.layout())),
       bounds_(leaves),
       workspace_(network, most_rows(leaves_, leaves, largest_batch), true),
       input_(network, data, most_rows(leaves_, leaves, largest_batch), ahead),
@@ -66,7 +70,9 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
   for (const comm::Subtree& subtree : exchange_.subtrees()) {
     subtree_rows_.emplace_back(subtree.size + 1);
   }
+  if (!alone_) batch_sums_.emplace(network, communicator, leaves);
   present_subtrees_.reserve(subtree_rows_.size());
+  present_rows_.reserve(subtree_rows_.size());
   present_leaves_.reserve(leaves_.end - leaves_.begin);
   exchange_.set_move(
       [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
@@ -85,8 +91,13 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
   Outcome outcome;
   input_.bring(rows, own_part(next), workspace_);
   outcome.input_ready = std::chrono::steady_clock::now();
-  const nn::Pass pass{
-      .training = true, .seed = seed_, .step = step, .first_sample = bounds_.begin(leaves_.begin)};
+  const nn::Pass pass{.training = true,
+                      .seed = seed_,
+                      .step = step,
+                      .first_sample = bounds_.begin(leaves_.begin),
+                      .subtrees = present_rows_,
+                      .batch_samples = batch.size(),
+                      .sums = batch_sums_ ? &*batch_sums_ : nullptr};
   const Move next_move{&optimizer, optimizer.rule_at(step, batch.size(), exchange_.parameters()),
                        step, batch.size(), wish.gradient_norm};
   const LeafSums sums{leaf_loss, leaf_correct};
@@ -97,6 +108,7 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
     } else {
       compute_with_others(pass, rows.size(), sums, next_move, wish.stop, outcome);
     }
+    network_.update_statistics(pass, exchange_.parameters(), workspace_);
   };
   if (others_) {
     apart_from_background(rest);
@@ -124,7 +136,8 @@ void TrainingStep::compute_alone(const nn::Pass& pass, std::size_t rows, const L
   optimizer.update_all(move_.rule, gradient);
 }
 
-// A rank without samples has nothing to add, but its share to move.
+// A rank without samples has nothing to add, but its share to move, and takes part in the sums over the
+// batch that layers wait for.
 void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const LeafSums& sums,
                                        const Move& next_move, bool stop, Outcome& outcome) {
   Flow flow(exchange_);
@@ -135,14 +148,14 @@ void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const Le
   }
   if (!guarded_) guard_.remember(parameters());
   guarded_ = true;
-  const bool finite = rows == 0 || losses(pass, rows, sums);
+  const bool finite = losses(pass, rows, sums);
   exchange_.finish();
   exchange_.set_phase("backward");
   move_ = next_move;
   const bool clips = move_.optimizer->clips();
   exchange_.begin(bounds_.present(), (stop ? kStop : 0) | (finite ? 0 : kDiverged),
                   clips ? Sums::hold : Sums::move);
-  if (rows > 0) gradients(pass, rows, nullptr);
+  gradients(pass, rows, nullptr);
   exchange_.final_from(0);
   const unsigned raised = exchange_.raised();
   outcome.stop = (raised & kStop) != 0;
@@ -218,6 +231,7 @@ double TrainingStep::sum_of_all_squares() {
 // Whether all losses are finite.
 bool TrainingStep::losses(const nn::Pass& pass, std::size_t rows, const LeafSums& sums) {
   const auto outputs = network_.forward(pass, parameters(), rows, workspace_);
+  if (rows == 0) return true;
   nn::evaluate_loss<float>(network_.loss(), outputs, input_.targets(), sample_loss_,
                            sample_correct_, workspace_.d_outputs().top(rows));
   return add_leaf_sums(pass.first_sample, sums);
@@ -262,6 +276,8 @@ void TrainingStep::cut_into_leaves() {
   }
   const std::size_t first_sample = bounds_.begin(leaves_.begin);
   present_subtrees_.clear();
+  present_rows_.clear();
+  if (batch_sums_) batch_sums_->set_batch(bounds_.present());
   const auto subtrees = exchange_.subtrees();
   for (std::size_t i = 0; i < subtrees.size(); ++i) {
     std::vector<std::size_t>& rows = subtree_rows_[i];
@@ -269,7 +285,9 @@ void TrainingStep::cut_into_leaves() {
       rows[l] = bounds_.begin(subtrees[i].first + l) - first_sample;
     }
     rows.back() = bounds_.end(subtrees[i].first + subtrees[i].size - 1) - first_sample;
-    if (rows.front() < rows.back()) present_subtrees_.push_back({rows, exchange_.partial(i)});
+    if (rows.front() == rows.back()) continue;
+    present_subtrees_.push_back({rows, exchange_.partial(i)});
+    present_rows_.push_back(rows);
   }
 }
 

@@ -18,6 +18,7 @@
 #include "datasets/dataset.hpp"
 #include "nn/network.hpp"
 #include "nn/optimizer.hpp"
+#include "trainer/batch_sums.hpp"
 #include "trainer/config.hpp"
 #include "trainer/input.hpp"
 #include "trainer/leaves.hpp"
@@ -55,7 +56,8 @@ class TrainingStep {
   TrainingStep(const TrainingStep&) = delete;
   TrainingStep& operator=(const TrainingStep&) = delete;
 
-  // Between steps; when several ranks have begun one, only after finish(). Zeros at first.
+  // Between steps; when several ranks have begun one, only after finish(). Zeros at first. Statistics
+  // are among them.
   std::span<const float> parameters() const { return exchange_.parameters(); }
   // To set them on every rank alike.
   std::span<float> parameters_to_set();
@@ -77,8 +79,8 @@ class TrainingStep {
               std::span<const std::uint32_t> next, nn::Optimizer<float>& optimizer,
               std::span<double> leaf_loss, std::span<double> leaf_correct, Wish wish);
 
-  // Collective, after finish(): on rank 0 all = every rank's share of `mine`, a buffer in the
-  // parameters' layout of which it has moved owned() alone, as a moment is; elsewhere all is empty.
+  // Collective, after finish(): on rank 0 all = every rank's share of `mine`, a buffer of what is
+  // trained of which it has moved owned() alone, as a moment is; elsewhere all is empty.
   void gather_shares(std::span<const float> mine, std::span<float> all) {
     exchange_.gather_shares(mine, all);
   }
@@ -124,6 +126,7 @@ class TrainingStep {
   bool overlap_;
   comm::LeafRange leaves_;
   comm::ParameterExchange exchange_;
+  std::optional<BatchSums> batch_sums_;  // with several ranks
   LeafBounds bounds_;
   nn::Workspace<float> workspace_;
   Input input_;
@@ -139,6 +142,7 @@ class TrainingStep {
   std::vector<std::size_t> present_leaves_;
   std::vector<std::vector<std::size_t>> subtree_rows_;
   std::vector<nn::SubtreeGradient<float>> present_subtrees_;
+  std::vector<nn::SubtreeRows> present_rows_;  // of the same
 };
 
 }  // namespace lockstep::trainer

@@ -37,6 +37,7 @@ ParameterExchange::State::State(Communicator& parent, std::size_t leaves, std::s
     : rank(parent.rank()),
       ranks(parent.size()),
       elements(element_count),
+      extra(options.extra),
       shared(leaves),
       lock(parent.state().session->calls_mpi) {
   if (ranks > leaves) {
@@ -81,7 +82,7 @@ void ParameterExchange::State::arrange(Communicator& parent, const Options& opti
     }
   }
   const auto layout = [&] {
-    return SegmentLayout{buckets_of(elements, options.buckets).size(), elements,
+    return SegmentLayout{buckets_of(elements, options.buckets).size(), elements + extra,
                          most_subtrees(shared.subtrees_of_member)};
   };
   if (shared.hierarchy.members > 1) {

@@ -55,6 +55,7 @@ struct ParameterExchange::State {
   std::size_t rank;
   std::size_t ranks;
   std::size_t elements;
+  std::size_t extra;
   std::string why_not_shared;
   detail::ExchangeState shared;
   detail::NodeMemory memory;

@@ -213,11 +213,11 @@ void weight_gradient(const WeightGradient<T>& job, std::size_t input_begin, std:
   }
 }
 
-// Sums a group of columns over the samples of one leaf, in blocks.
-template <class T>
+// Sums a group of columns over the samples of one leaf, in blocks. add_row(row, node) adds what a sample
+// has to give.
+template <class AddRow>
 struct LeafColumns {
-  const T* columns;
-  std::size_t stride;
+  AddRow add_row;
 
   template <class Node>
   HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
@@ -225,7 +225,7 @@ struct LeafColumns {
       Node part;
       part.clear();
       for (std::size_t row = block; row < std::min(end, block + kDepthBlock); ++row) {
-        part.add(columns + row * stride, 0);
+        add_row(row, part);
       }
       if (block > begin) part.add(node);
       node = part;
@@ -238,9 +238,10 @@ template <class T>
 void bias_gradient(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias) {
   using Sum = Tile<T, 1, kRegisters<T>>;
   for (std::size_t col = 0; col < d_y.cols; col += kLanes) {
-    const LeafColumns<T> sum_rows{d_y.data + col, d_y.stride};
+    const auto add_row = [&](std::size_t row, Sum& sum)
+                             LOCKSTEP_LAMBDA { sum.add(d_y.row(row) + col, 0); };
     Sum sum;
-    sum_leaves(LeafRows(leaf_rows), sum_rows, sum);
+    sum_leaves(LeafRows(leaf_rows), LeafColumns<decltype(add_row)>{add_row}, sum);
     alignas(kAlignment) T lanes[kLanes];
     sum.store(lanes, kLanes);
     std::copy_n(lanes, std::min(kLanes, d_y.cols - col), d_bias + col);

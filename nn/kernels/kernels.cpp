@@ -22,6 +22,7 @@
 
 #include "nn/kernels/gradient-inl.hpp"
 #include "nn/kernels/loss-inl.hpp"
+#include "nn/kernels/normalization-inl.hpp"
 #include "nn/kernels/pack-inl.hpp"
 #include "nn/kernels/pairs-inl.hpp"
 #include "nn/kernels/pointwise-inl.hpp"
@@ -45,6 +46,10 @@ const Kernels<T>& table() {
                                   weight_gradient<T>,
                                   slot_gradient<T>,
                                   bias_gradient<T>,
+                                  squared_deviations<T>,
+                                  normalization_gradient<T>,
+                                  normalize<T>,
+                                  normalization_backward<T>,
                                   round_to_bfloat16<T>,
                                   activate<T>,
                                   activation_backward<T>,

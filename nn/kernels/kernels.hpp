@@ -105,6 +105,22 @@ struct WeightGradient {
   const Update<T>* update = nullptr;
 };
 
+// Columns brought to mean 0 and deviation 1, and from there to what is learnt (nn/batch_norm.hpp):
+// n = (x - mean) * inverse, y = n * weight + bias. An element for each column, aligned and padded as a row.
+template <class T>
+struct Normalization {
+  const T* mean = nullptr;
+  const T* inverse = nullptr;  // 1 / sqrt(variance + epsilon)
+  const T* weight = nullptr;   // null: one
+  const T* bias = nullptr;     // null: zero
+
+  // The same for the columns from `col` on, a multiple of kLanes.
+  Normalization from(std::size_t col) const {
+    return {mean + col, inverse + col, weight == nullptr ? nullptr : weight + col,
+            bias == nullptr ? nullptr : bias + col};
+  }
+};
+
 // slot_gradient's limits: leaves of a subtree, and samples of a leaf.
 inline constexpr std::size_t kSlotLeaves = 8;
 inline constexpr std::size_t kSlotsPerLeaf = 4;
@@ -153,6 +169,22 @@ struct Kernels {
   void (*slot_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end);
   // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.
   void (*bias_gradient)(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias);
+
+  // sums[j] = sum over rows m of (x[m, j] - mean[j])^2, in the same tree. sums has any alignment.
+  void (*squared_deviations)(MatrixView<const T> x, const T* mean,
+                             std::span<const std::size_t> leaf_rows, T* sums);
+  // d_bias[j] = sum over rows m of d_y[m, j], d_weight[j] that of d_y[m, j] n[m, j], in the same tree.
+  // Both have any alignment.
+  void (*normalization_gradient)(const Normalization<T>&, MatrixView<const T> x,
+                                 MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows,
+                                 T* d_bias, T* d_weight);
+  // y = n * weight + bias, row by row.
+  void (*normalize)(const Normalization<T>&, MatrixView<const T> x, MatrixView<T> y);
+  // d_x = weight * inverse * (d_y - mean_d_y - n * mean_d_y_n), row by row, where what is smaller than
+  // 2^-96 counts as zero (see activation_backward). The means are those of d_y and of d_y * n.
+  void (*normalization_backward)(const Normalization<T>&, MatrixView<const T> x,
+                                 MatrixView<const T> d_y, const T* mean_d_y, const T* mean_d_y_n,
+                                 MatrixView<T> d_x);
 
   // Every element rounded to bfloat16 as nn/precision.hpp tells; NaN stays NaN, and what is too large
   // becomes infinite.
