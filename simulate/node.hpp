@@ -15,9 +15,9 @@ void pass_time(double seconds);
 // ranks only, where nothing that is computed takes time by itself; all ranks set the same.
 void set_addition_bandwidth(double bytes_per_second);
 
-// Simulated ranks only: large memory of all ranks is one and the same, and nothing is added up, since a
-// thousand replicas do not fit in memory. What ranks compute then means nothing; when they send what
-// to whom is as before. Before the first exchange is made.
+// Simulated ranks only: no message is copied and nothing is added up, so that the memory of a thousand
+// replicas, which none of them touches, takes none. What ranks compute then means nothing; when they
+// send what to whom is as before. Before the first exchange is made.
 void share_all_memory();
 
 }  // namespace lockstep::simulate

@@ -4,7 +4,6 @@
 #include <simgrid/actor.h>
 #include <simgrid/engine.h>
 #include <smpi/mpi.h>
-#include <sys/mman.h>
 
 #include <unordered_map>
 
@@ -15,9 +14,9 @@ namespace lockstep::simulate {
 namespace {
 
 double bandwidth = 0;  // of additions
-bool memory_is_shared = false;
-// Of a segment's memory its counters stay a rank's own (comm/detail/segment.hpp).
-constexpr std::size_t kOwnBytes = std::size_t{64} << 10;
+void* shared = nullptr;  // what all large messages are sent from and received into, if anything
+constexpr std::size_t kSharedBytes = std::size_t{64} << 20;
+constexpr int kSmall = 64;  // bytes
 
 void move_bytes(std::size_t bytes) {
   if (bandwidth > 0) pass_time(static_cast<double>(bytes) / bandwidth);
@@ -30,7 +29,9 @@ void pass_time(double seconds) {
 }
 
 void set_addition_bandwidth(double bytes_per_second) { bandwidth = bytes_per_second; }
-void share_all_memory() { memory_is_shared = true; }
+void share_all_memory() {
+  if (shared == nullptr) shared = SMPI_SHARED_MALLOC(kSharedBytes);
+}
 
 }  // namespace lockstep::simulate
 
@@ -48,8 +49,15 @@ int __wrap_MPI_Init_thread(int* argc, char*** argv, int required, int* provided)
 
 // SimGrid 3.32 has only the duplicate that waits, and never says of an empty request that it is done.
 int __wrap_MPI_Comm_idup(MPI_Comm comm, MPI_Comm* copy, MPI_Request* request) {
-  const int code = MPI_Comm_dup(comm, copy);
-  return code == MPI_SUCCESS ? MPI_Ibarrier(*copy, request) : code;
+  *request = MPI_REQUEST_NULL;
+  return MPI_Comm_dup(comm, copy);
+}
+
+int __real_MPI_Test(MPI_Request*, int*, MPI_Status*);
+int __wrap_MPI_Test(MPI_Request* request, int* done, MPI_Status* status) {
+  if (*request != MPI_REQUEST_NULL) return __real_MPI_Test(request, done, status);
+  *done = 1;
+  return MPI_SUCCESS;
 }
 
 // SimGrid 3.32 takes the complete ones away when others are not, and empties their statuses the next
@@ -79,29 +87,27 @@ int __wrap_sched_yield() {
   return 0;
 }
 
-void* __real_mmap(void*, std::size_t, int, int, int, off_t);
-int __real_munmap(void*, std::size_t);
-
-// Segments of one rank alone (comm/detail/node_memory.cpp).
-void* __wrap_mmap(void* at, std::size_t bytes, int protection, int flags, int file, off_t offset) {
-  if (!simulate::memory_is_shared || file != -1 || bytes <= simulate::kOwnBytes) {
-    return __real_mmap(at, bytes, protection, flags, file, offset);
-  }
-  const std::size_t shared[] = {simulate::kOwnBytes, bytes};
-  return smpi_shared_malloc_partial(bytes, shared, 1);
+// Messages from and to memory that SimGrid knows as shared are not copied; only small ones, such as
+// flags, are real then.
+int __real_MPI_Isend(const void*, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request*);
+int __wrap_MPI_Isend(const void* data, int count, MPI_Datatype type, int to, int tag, MPI_Comm comm,
+                     MPI_Request* request) {
+  const bool real = simulate::shared == nullptr || count <= simulate::kSmall;
+  return __real_MPI_Isend(real ? data : simulate::shared, count, type, to, tag, comm, request);
 }
 
-int __wrap_munmap(void* at, std::size_t bytes) {
-  if (!simulate::memory_is_shared || bytes <= simulate::kOwnBytes) return __real_munmap(at, bytes);
-  smpi_shared_free(at);
-  return 0;
+int __real_MPI_Irecv(void*, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request*);
+int __wrap_MPI_Irecv(void* data, int count, MPI_Datatype type, int from, int tag, MPI_Comm comm,
+                     MPI_Request* request) {
+  const bool real = simulate::shared == nullptr || count <= simulate::kSmall;
+  return __real_MPI_Irecv(real ? data : simulate::shared, count, type, from, tag, comm, request);
 }
 
 // lockstep::comm::add_to reads both terms and writes one.
 void __real__ZN8lockstep4comm6add_toEPfPKfm(float*, const float*, std::size_t);
 void __wrap__ZN8lockstep4comm6add_toEPfPKfm(float* left, const float* right, std::size_t count) {
   simulate::move_bytes(3 * count * sizeof(float));
-  if (!simulate::memory_is_shared) __real__ZN8lockstep4comm6add_toEPfPKfm(left, right, count);
+  if (simulate::shared == nullptr) __real__ZN8lockstep4comm6add_toEPfPKfm(left, right, count);
 }
 
 }  // extern "C"
