@@ -62,7 +62,10 @@ class Simulator:
                    "--cfg=smpi/wtime:0", "--cfg=smpi/bw-factor:0:1", "--cfg=smpi/lat-factor:0:1",
                    "--cfg=network/crosstraffic:0",
                    f"--cfg=smpi/os:{overhead}", f"--cfg=smpi/ois:{overhead}", f"--cfg=smpi/or:{overhead}",
-                   "--cfg=smpi/coll-selector:ompi",
+                   # Ranks start with few collective calls, and steps have none. Messages that SimGrid lets go
+                   # before the receiver has come make it slow; the exchange's receivers come at once.
+                   "--cfg=smpi/coll-selector:ompi", "--cfg=smpi/bcast:binomial_tree",
+                   "--cfg=smpi/send-is-detached-thresh:0",
                    self.program, "--gflops", f"{gflops:g}", "--memory", f"{memory:g}", *map(str, arguments)]
         answer = subprocess.run(command, text=True, capture_output=True)
         if answer.returncode != 0:
