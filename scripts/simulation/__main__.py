@@ -49,7 +49,7 @@ def all_rows(simulator, largest, arguments):
     powers = [2 ** k for k in range(1, 11) if 2 ** k <= largest]
     rows = []
     for kind, overlap, nodes in (
-            ("weak", True, powers + [n for n in (3, 12) if n <= largest]),
+            ("weak", True, powers + [n for n in (3,) if n <= largest]),
             ("weak", False, [n for n in powers if n <= 64]),
             ("strong", True, [n for n in powers if n <= 256])):
         print(f"\n{kind} scaling, " + (f"{SAMPLES} samples a node" if kind == "weak" else f"{BATCH} samples in all") +

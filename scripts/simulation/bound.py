@@ -58,14 +58,14 @@ def shortest_step(network, nodes, samples, gflops, memory, overlap=True, weights
     additions = 3 * share * parameter_bytes() / (memory * 1e9)
     alone = computing(samples, gflops)
     both_ways = 2 * share * 4 / network.bandwidth  # seconds for each element
-    if not overlap:
-        return alone + additions + both_ways * layers()[-1][2]
+    if not overlap:  # one bucket's additions hide behind another's messages
+        return alone + max(additions, both_ways * layers()[-1][2])
     found, backward = releases(samples, gflops, weights_first)
-    step = alone
+    step = alone + additions
     before = 0.0  # of the next forward pass, when this layer is wanted
     for multiply_adds, _, end, _, _ in layers():
         for release, upper in found:
             least = release + both_ways * min(upper, end)
             step = max(step, least - backward - before + alone)
         before += 2 * samples * multiply_adds / (gflops * 1e9)
-    return step + additions
+    return step
