@@ -16,7 +16,7 @@
 //   --share-memory            see node.hpp
 // and instead of steps:
 //   --check                   sums of random numbers are the bits of the serial tree
-//   --exchange KIB            the time of one exchange of so many, the median of --steps
+//   --exchange KIB            the time of one exchange of so many, the fastest of --steps
 //   --link                    what two ranks reach: seconds of an empty message, bytes/s both ways at once
 #include <algorithm>
 #include <bit>
@@ -214,9 +214,9 @@ void run_steps(Communicator& world, const Options& options) {
 
 // ---- one exchange -------------------------------------------------------------------------------
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
+// Whatever else a machine does only adds.
+double fastest(const std::vector<double>& values) {
+  return *std::min_element(values.begin(), values.end());
 }
 
 // Seconds that `work` takes on the slowest rank, all having started together.
@@ -246,7 +246,7 @@ void time_exchange(Communicator& world, const Options& options) {
   }
   if (world.rank() == 0) {
     std::printf("{\"nodes\": %zu, \"bytes\": %zu, \"exchange\": %.9f}\n", world.size(),
-                options.exchange, median(seconds));
+                options.exchange, fastest(seconds));
   }
 }
 
@@ -273,8 +273,8 @@ void time_link(Communicator& world, const Options& options) {
   }
   if (world.rank() == 0) {
     std::printf("{\"nodes\": %zu, \"latency\": %.9f, \"bandwidth\": %.0f, \"additions\": %.0f}\n",
-                world.size(), median(empty), static_cast<double>(bytes) / median(full),
-                3 * static_cast<double>(bytes) / median(additions));
+                world.size(), fastest(empty), static_cast<double>(bytes) / fastest(full),
+                3 * static_cast<double>(bytes) / fastest(additions));
   }
 }
 

@@ -24,10 +24,10 @@ def real(program, ranks, *arguments):
 def validate(simulator, program):
     rows = []
     for ranks in (2, 4):
-        link = real(program, ranks, "--link", "--steps", 21)
+        link = real(program, ranks, "--link", "--steps", 101)
         here = Network(f"this machine, {ranks} ranks", link["bandwidth"] * 8e-9, 1.0, link["latency"], 0)
         for size in SIZES:
-            measured = real(program, ranks, "--exchange", size, "--steps", 21, "--warm", 3)["exchange"]
+            measured = real(program, ranks, "--exchange", size, "--steps", 101, "--warm", 3)["exchange"]
             simulated = simulator.run(here, ranks, "--exchange", size, "--steps", 3,
                                       memory=link["additions"] * 1e-9)["exchange"]
             rows.append({"ranks": ranks, "cores": os.cpu_count(), "kib": size, "link": link, "measured": measured,
