@@ -14,7 +14,6 @@ def draw(report, path):
             return sorted((r for r in report["rows"] if r["kind"] == kind and r["network"] == network and
                            r["nodes"] & (r["nodes"] - 1) == 0 and all(r[k] == v for k, v in wanted.items())),
                           key=lambda r: r["nodes"])
-        # Shares of the parameters grow with n; the line stands for powers of two.
         with_it, without = rows("weak", overlap=True), rows("weak", overlap=False)
         weak.plot([r["nodes"] for r in with_it], [100 * r["efficiency"] for r in with_it], "o-", color=colour,
                   markersize=4, label=network)
@@ -41,7 +40,7 @@ def draw(report, path):
     if odd:
         weak.plot([], [], "D", color="black", markersize=4, fillstyle="none", label="no power of two")
     weak.set_ylabel("efficiency, %")
-    weak.set_ylim(0, 102)
+    weak.set_ylim(40, 102)
     weak.set_title("Weak scaling: 512 samples a node", fontsize=10)
     weak.legend(fontsize=8, loc="lower left", ncols=2)
     strong.set_yscale("log", base=2)
