@@ -13,8 +13,9 @@ void pass_time(double seconds) {
   const double end = MPI_Wtime() + seconds;
   if (seconds > awake) {
     const double asleep = seconds - awake;
-    const timespec nap{static_cast<time_t>(asleep),
-                       static_cast<long>((asleep - static_cast<double>(static_cast<time_t>(asleep))) * 1e9)};
+    const timespec nap{
+        static_cast<time_t>(asleep),
+        static_cast<long>((asleep - static_cast<double>(static_cast<time_t>(asleep))) * 1e9)};
     nanosleep(&nap, nullptr);
   }
   while (MPI_Wtime() < end) {

@@ -13,7 +13,7 @@
 namespace lockstep::simulate {
 namespace {
 
-double bandwidth = 0;  // of additions
+double bandwidth = 0;    // of additions
 void* shared = nullptr;  // what all large messages are sent from and received into, if anything
 constexpr std::size_t kSharedBytes = std::size_t{64} << 20;
 constexpr int kSmall = 64;  // bytes
@@ -28,7 +28,9 @@ void pass_time(double seconds) {
   if (seconds > 0) sg_actor_sleep_for(seconds);
 }
 
-void set_addition_bandwidth(double bytes_per_second) { bandwidth = bytes_per_second; }
+void set_addition_bandwidth(double bytes_per_second) {
+  bandwidth = bytes_per_second;
+}
 void share_all_memory() {
   if (shared == nullptr) shared = SMPI_SHARED_MALLOC(kSharedBytes);
 }
@@ -78,7 +80,9 @@ int __wrap_MPI_Testall(int count, MPI_Request* requests, int* done, MPI_Status* 
 }
 
 // SimGrid's own first reads the system's clock, as often as loops that poll ask for the time.
-double __wrap_MPI_Wtime() { return simgrid_get_clock(); }
+double __wrap_MPI_Wtime() {
+  return simgrid_get_clock();
+}
 
 // Whoever waits yields (comm/detail/backoff.cpp): a simulated rank that yields must let time pass, or
 // nothing that it waits for would ever come.

@@ -10,7 +10,7 @@
 //   --memory F (51)           GB/s of a node's additions and updates; simulated ranks only
 //   --slice F (0.1)           milliseconds of computing between two looks at the exchange
 //   --steps N (5), --warm N (2)
-//   --first-bucket KIB, --other-buckets KIB (of BucketSizes), --way automatic|pairwise|direct
+//   --first-bucket KIB, --other-buckets KIB (of BucketSizes)
 //   --no-overlap              gradients go when backward is done, and the next forward waits for all
 //   --weights-first           a layer's weight gradient before its input gradient
 //   --share-memory            see node.hpp
@@ -24,6 +24,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -77,23 +78,40 @@ Options options_from(int argc, char** argv) {
     const auto given = [&](const char* wanted) { return name == wanted && i + 1 < argc; };
     const auto count = [&] { return std::strtoul(argv[++i], nullptr, 10); };
     const auto number = [&] { return std::strtod(argv[++i], nullptr); };
-    if (name == "--no-overlap") o.overlap = false;
-    else if (name == "--weights-first") o.weights_first = true;
-    else if (name == "--share-memory") o.share_memory = true;
-    else if (name == "--check") o.check = true;
-    else if (name == "--link") o.link = true;
-    else if (given("--samples")) o.samples = count();
-    else if (given("--batch")) o.batch = count();
-    else if (given("--widths")) o.widths = numbers_in(argv[++i]);
-    else if (given("--gflops")) o.gflops = number();
-    else if (given("--memory")) o.memory = number();
-    else if (given("--slice")) o.slice = number();
-    else if (given("--steps")) o.steps = count();
-    else if (given("--warm")) o.warm = count();
-    else if (given("--exchange")) o.exchange = count() << 10;
-    else if (given("--first-bucket")) o.how.buckets.first = count() << 10;
-    else if (given("--other-buckets")) o.how.buckets.others = count() << 10;
-    else throw std::invalid_argument("unknown option " + name);
+    if (name == "--no-overlap")
+      o.overlap = false;
+    else if (name == "--weights-first")
+      o.weights_first = true;
+    else if (name == "--share-memory")
+      o.share_memory = true;
+    else if (name == "--check")
+      o.check = true;
+    else if (name == "--link")
+      o.link = true;
+    else if (given("--samples"))
+      o.samples = count();
+    else if (given("--batch"))
+      o.batch = count();
+    else if (given("--widths"))
+      o.widths = numbers_in(argv[++i]);
+    else if (given("--gflops"))
+      o.gflops = number();
+    else if (given("--memory"))
+      o.memory = number();
+    else if (given("--slice"))
+      o.slice = number();
+    else if (given("--steps"))
+      o.steps = count();
+    else if (given("--warm"))
+      o.warm = count();
+    else if (given("--exchange"))
+      o.exchange = count() << 10;
+    else if (given("--first-bucket"))
+      o.how.buckets.first = count() << 10;
+    else if (given("--other-buckets"))
+      o.how.buckets.others = count() << 10;
+    else
+      throw std::invalid_argument("unknown option " + name);
   }
   if (o.widths.size() < 2) throw std::invalid_argument("--widths wants two numbers or more");
   return o;
@@ -167,12 +185,15 @@ class Step {
   std::size_t pieces(std::size_t ranks) const {
     std::size_t sum = 0;
     for (std::size_t r = 0; r < ranks; ++r) {
-      sum += lockstep::comm::maximal_subtrees(lockstep::comm::leaves_of_rank(r, ranks, leaves_)).size();
+      sum += lockstep::comm::maximal_subtrees(lockstep::comm::leaves_of_rank(r, ranks, leaves_))
+                 .size();
     }
     return sum;
   }
 
-  double seconds_of(double multiply_adds) const { return 2 * multiply_adds / (options_.gflops * 1e9); }
+  double seconds_of(double multiply_adds) const {
+    return 2 * multiply_adds / (options_.gflops * 1e9);
+  }
 
   // In slices, between which the exchange goes on: what its thread does on a real node.
   void compute(double multiply_adds) {
@@ -266,8 +287,9 @@ void time_link(Communicator& world, const Options& options) {
   for (std::size_t i = 0; i < options.warm + options.steps; ++i) {
     constexpr int times = 100;
     empty.push_back(slowest([&] {
-      for (int k = 0; k < times; ++k) swap(0);
-    }) / times);
+                      for (int k = 0; k < times; ++k) swap(0);
+                    }) /
+                    times);
     full.push_back(slowest([&] { swap(bytes); }));
     additions.push_back(slowest([&] { lockstep::comm::add_to(in.data(), out.data(), in.size()); }));
   }
@@ -306,8 +328,8 @@ void check_sums(Communicator& world, const Options& options) {
   exchange.final_from(0);
   exchange.finish();
   const Floats expected = *serial_sum({0, count}, leaves, present);
-  const bool same = std::memcmp(expected.data(), exchange.parameters().data(),
-                                elements * sizeof(float)) == 0;
+  const bool same =
+      std::memcmp(expected.data(), exchange.parameters().data(), elements * sizeof(float)) == 0;
   if (world.any(!same)) throw std::runtime_error("the sums are not those of the serial tree");
   if (world.rank() == 0) std::printf("{\"nodes\": %zu, \"bits\": \"equal\"}\n", world.size());
 }
@@ -315,10 +337,14 @@ void check_sums(Communicator& world, const Options& options) {
 void run(Communicator& world, const Options& options) {
   lockstep::simulate::set_addition_bandwidth(options.memory * 1e9);
   if (options.share_memory) lockstep::simulate::share_all_memory();
-  if (options.check) check_sums(world, options);
-  else if (options.link) time_link(world, options);
-  else if (options.exchange > 0) time_exchange(world, options);
-  else run_steps(world, options);
+  if (options.check)
+    check_sums(world, options);
+  else if (options.link)
+    time_link(world, options);
+  else if (options.exchange > 0)
+    time_exchange(world, options);
+  else
+    run_steps(world, options);
 }
 
 }  // namespace

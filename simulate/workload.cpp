@@ -13,7 +13,8 @@ std::size_t round_up(std::size_t value, std::size_t step) {
 
 // From the last row of the weights to the first.
 void add_weight_gradient(const Layer& layer, double rows, std::vector<Stretch>& stretches) {
-  const std::size_t piece = round_up((kPieceElements + layer.outputs - 1) / layer.outputs, kTileRows);
+  const std::size_t piece =
+      round_up((kPieceElements + layer.outputs - 1) / layer.outputs, kTileRows);
   for (std::size_t end = layer.inputs; end > 0;) {
     const std::size_t begin = (end - 1) / piece * piece;
     const double share = static_cast<double>(end - begin) / static_cast<double>(layer.inputs);

@@ -30,7 +30,9 @@ struct Stretch {
 // The layers of a network of these widths, the inputs' first.
 std::vector<Layer> layers_of(const std::vector<std::size_t>& widths);
 
-inline std::size_t elements_of(const std::vector<Layer>& layers) { return layers.back().end; }
+inline std::size_t elements_of(const std::vector<Layer>& layers) {
+  return layers.back().end;
+}
 
 // All of backward in its order. The first layer has no input gradient. weights_first: a layer's weight
 // gradient before its input gradient, where nn does it after.
