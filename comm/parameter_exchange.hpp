@@ -112,6 +112,10 @@ class ParameterExchange {
   // before wait_for() says so.
   void final_from(std::size_t begin);
 
+  // Goes on as far as it can without waiting for another rank: for who computes on the only thread that
+  // there is (Options::thread false) and calls this now and then.
+  void progress();
+
   // Waits until it is known which flags were raised on any rank.
   unsigned raised();
 

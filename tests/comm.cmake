@@ -27,3 +27,12 @@ add_executable(exchange_benchmark exchange_benchmark.cpp)
 set_target_properties(exchange_benchmark PROPERTIES
   RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 target_link_libraries(exchange_benchmark PRIVATE lockstep::comm MPI::MPI_C lockstep_options)
+
+# The exchange between more nodes than there are, where SimGrid is installed (scripts/install simulate).
+find_program(LOCKSTEP_SMPICXX smpicxx)
+if(LOCKSTEP_SMPICXX)
+  add_test(NAME simulate COMMAND ${PROJECT_SOURCE_DIR}/scripts/simulate --check)
+  set_tests_properties(simulate PROPERTIES TIMEOUT 120 SKIP_RETURN_CODE 77)
+else()
+  message(STATUS "SimGrid is missing: the test 'simulate' is left out")
+endif()

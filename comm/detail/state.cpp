@@ -114,7 +114,8 @@ std::unique_ptr<CommunicatorState> make_state(std::shared_ptr<SessionState> sess
   state->size = static_cast<std::size_t>(size);
   if (size > 1) {
     state->requests.reserve(2 * state->size);
-    state->staging.resize(state->size * slot_bytes);
+    state->staging_memory = AlignedFloats(state->size * slot_bytes / sizeof(float));
+    state->staging = std::as_writable_bytes(state->staging_memory.span());
   }
   return state;
 }
