@@ -112,7 +112,8 @@ void ParameterExchange::begin(std::span<const std::uint8_t> leaf_present, unsign
     assert(s.all_done());
     assert(sums == Sums::move || s.shared.note);
     ++s.shared.step;
-    s.shared.final_from = s.elements;
+    s.shared.sums_final_from = s.elements;
+    s.shared.movable_from = s.elements;
     std::ranges::copy(leaf_present, s.shared.leaf_present.begin());
     s.shared.holds = sums == Sums::hold;
     s.shared.released = false;
@@ -124,8 +125,14 @@ void ParameterExchange::begin(std::span<const std::uint8_t> leaf_present, unsign
   if (s.thread.joinable()) s.begun.notify_one();
 }
 
+void ParameterExchange::sums_final_from(std::size_t begin) {
+  std::atomic<std::size_t>& known = state_->shared.sums_final_from;
+  if (begin < known.load(std::memory_order_relaxed)) known.store(begin, std::memory_order_release);
+}
+
 void ParameterExchange::final_from(std::size_t begin) {
-  state_->shared.final_from.store(begin, std::memory_order_release);
+  state_->shared.movable_from.store(begin, std::memory_order_release);
+  sums_final_from(begin);
 }
 
 // Done from the start: one advance.

@@ -108,8 +108,10 @@ class ParameterExchange {
   void wait_for_sums();
   void release();
 
-  // The partial sums are final from element `begin` on, and the parameters there are not read any more
-  // before wait_for() says so.
+  // The partial sums are final from element `begin` on; the parameters there must not move yet.
+  void sums_final_from(std::size_t begin);
+
+  // The same, and the parameters there are not read any more before wait_for() says so.
   void final_from(std::size_t begin);
 
   // Goes on as far as it can without waiting for another rank: for who computes on the only thread that

@@ -87,28 +87,46 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
       if (rounded) kernel.round_to_bfloat16(block);
     });
   }
-  if (!d_x.empty()) {
-    Product<T> product;
-    product.a = d_y;
-    product.b = parameters.data() + weight_.offset;
-    product.b_stride = this->outputs();
-    product.b_transposed = true;
-    product.precision = options_.precision;
-    product.c = d_x;
-    multiply(product, scratch);
+  // A rank alone moves the weights as their gradient comes, so what reads them goes first. With others,
+  // sums are on their way to them while the input gradient is computed.
+  const bool weights_first = pass.flow != nullptr;
+  if (!weights_first) input_gradient(parameters, d_y, d_x, scratch);
+  bias_gradients(d_y, subtrees);
+  using Parameters = ParameterFlow::Parameters;
+  weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch, options_.precision,
+                      {pass.flow, d_x.empty() ? Parameters::free : Parameters::in_use});
+  if (weights_first) {
+    if (!d_x.empty()) pass.flow->final_from(weight_.offset, Parameters::in_use);
+    input_gradient(parameters, d_y, d_x, scratch);
   }
-  if (options_.bias) {
-    for (const SubtreeGradient<T>& subtree : subtrees) {
-      T* d_bias = subtree.gradient.data() + bias_offset_;
-      bias_gradient<T>(d_y, subtree.leaf_rows, d_bias);
-      if (subtree.update != nullptr) {
-        kernel.update(subtree.update->at(bias_offset_, true), d_bias,
-                      round_up(this->outputs(), kLanes));
-      }
+}
+
+template <class T>
+void Dense<T>::input_gradient(std::span<const T> parameters, MatrixView<const T> d_y,
+                              MatrixView<T> d_x, std::span<T> scratch) const {
+  if (d_x.empty()) return;
+  Product<T> product;
+  product.a = d_y;
+  product.b = parameters.data() + weight_.offset;
+  product.b_stride = this->outputs();
+  product.b_transposed = true;
+  product.precision = options_.precision;
+  product.c = d_x;
+  multiply(product, scratch);
+}
+
+template <class T>
+void Dense<T>::bias_gradients(MatrixView<const T> d_y,
+                              std::span<const SubtreeGradient<T>> subtrees) const {
+  if (!options_.bias) return;
+  for (const SubtreeGradient<T>& subtree : subtrees) {
+    T* d_bias = subtree.gradient.data() + bias_offset_;
+    bias_gradient<T>(d_y, subtree.leaf_rows, d_bias);
+    if (subtree.update != nullptr) {
+      kernels<T>().update(subtree.update->at(bias_offset_, true), d_bias,
+                          round_up(this->outputs(), kLanes));
     }
   }
-  // Last: from the end of the weights to their beginning, and on the way others may take what is done.
-  weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch, options_.precision, pass.flow);
 }
 
 template class Dense<float>;

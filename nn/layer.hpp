@@ -49,9 +49,10 @@ class ParameterFlow {
   // Before the parameters before `end` are read; returns when they are those of this step.
   virtual void before_reading(std::size_t end) = 0;
 
-  // The gradients of all subtrees are final from `begin` on, and this pass reads no parameters there any
-  // more. Calls come with descending offsets.
-  virtual void final_from(std::size_t begin) = 0;
+  // The gradients of all subtrees are final from `begin` on. in_use: this pass still reads parameters
+  // there; it says so again, with `free`, when it does not. Each kind comes with descending offsets.
+  enum class Parameters { in_use, free };
+  virtual void final_from(std::size_t begin, Parameters parameters) = 0;
 };
 
 // Where a pass meets the other ranks for sums over all samples of the batch. All ranks make the same

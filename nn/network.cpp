@@ -107,7 +107,9 @@ void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::
       layers_[i]->backward(pass, parameters, x, workspace.output(i).top(rows),
                            workspace.d_output(i).top(rows), d_x, subtrees, workspace.scratch(i));
     }
-    if (pass.flow != nullptr) pass.flow->final_from(i == 0 ? 0 : parameters_end_[i - 1]);
+    if (pass.flow != nullptr) {
+      pass.flow->final_from(i == 0 ? 0 : parameters_end_[i - 1], ParameterFlow::Parameters::free);
+    }
   }
 }
 

@@ -166,6 +166,12 @@ std::size_t weight_gradient_scratch(std::size_t rows, std::size_t inputs, std::s
                  round_up(outputs, kernel.panel_width));
 }
 
+// Who is told of pieces of a weight gradient, and whether the pass still reads the weights there.
+struct GradientListener {
+  ParameterFlow* flow = nullptr;
+  ParameterFlow::Parameters weights = ParameterFlow::Parameters::free;
+};
+
 namespace detail {
 
 // Calls pack(begin, end, step) for the samples in [begin, end), leaf by leaf and whole pairs of a
@@ -298,13 +304,13 @@ void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, st
 
 // The same for all inputs; where somebody waits for it, in pieces from the last input to the first.
 template <class T>
-void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset, ParameterFlow* flow,
-                        GradientTiles<T> weight_gradient) {
+void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset,
+                        const GradientListener& told, GradientTiles<T> weight_gradient) {
   std::size_t end = job.inputs;
-  if (flow != nullptr) {
+  if (told.flow != nullptr) {
     const std::size_t tile = kernels<T>().tile_inputs;
     const std::size_t inputs = round_up(parts_of(kElementsWorthTelling, job.outputs), 8 * tile);
-    for (; end > inputs; flow->final_from(offset + end * job.outputs)) {
+    for (; end > inputs; told.flow->final_from(offset + end * job.outputs, told.weights)) {
       const std::size_t begin = (end - 1) / inputs * inputs;
       gradient_in_tiles(job, begin, end, weight_gradient);
       end = begin;
@@ -316,14 +322,14 @@ void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset, Parame
 }  // namespace detail
 
 // For each subtree, the slice of its gradient at `offset`, inputs × outputs, = sum over its leaves'
-// samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it. A
-// flow, if any, is told of pieces on the way, but not of the last one. Under bfloat16 both factors are
+// samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it. Who
+// listens is told of pieces on the way, but not of the last one. Under bfloat16 both factors are
 // rounded already.
 template <class T>
 void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                       std::span<const SubtreeGradient<T>> subtrees, std::size_t offset,
                       std::span<T> scratch, Precision precision = Precision::float32,
-                      ParameterFlow* flow = nullptr) {
+                      const GradientListener& told = {}) {
   const Kernels<T>& kernel = kernels<T>();
   const PairKernels<T>* pairs = precision == Precision::bfloat16 ? kernel.pairs : nullptr;
   WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols};
@@ -349,7 +355,8 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
     }
     packed = true;
     // A piece is final when the last subtree's is.
-    detail::gradient_in_pieces(job, offset, &subtree == &subtrees.back() ? flow : nullptr,
+    detail::gradient_in_pieces(job, offset,
+                               &subtree == &subtrees.back() ? told : GradientListener{},
                                pairs != nullptr ? pairs->weight_gradient : kernel.weight_gradient);
   }
 }

@@ -12,7 +12,6 @@
 //   --steps N (5), --warm N (2)
 //   --first-bucket KIB, --other-buckets KIB (of BucketSizes)
 //   --no-overlap              gradients go when backward is done, and the next forward waits for all
-//   --weights-first           a layer's weight gradient before its input gradient
 //   --share-memory            see node.hpp
 // and instead of steps:
 //   --check                   sums of random numbers are the bits of the serial tree
@@ -55,7 +54,6 @@ struct Options {
   std::size_t warm = 2;
   std::size_t exchange = 0;
   bool overlap = true;
-  bool weights_first = false;
   bool share_memory = false;
   bool check = false;
   bool link = false;
@@ -80,8 +78,6 @@ Options options_from(int argc, char** argv) {
     const auto number = [&] { return std::strtod(argv[++i], nullptr); };
     if (name == "--no-overlap")
       o.overlap = false;
-    else if (name == "--weights-first")
-      o.weights_first = true;
     else if (name == "--share-memory")
       o.share_memory = true;
     else if (name == "--check")
@@ -132,7 +128,7 @@ class Step {
         layers_(lockstep::simulate::layers_of(options.widths)),
         leaves_(leaves_for(world.size())),
         rows_(rows_of(world)),
-        backward_(lockstep::simulate::backward_of(layers_, rows_, options.weights_first)),
+        backward_(lockstep::simulate::backward_of(layers_, rows_)),
         present_(leaves_, 1),
         exchange_(world, leaves_, lockstep::simulate::elements_of(layers_), options.how) {
     // Momentum: reads sum, parameter and moment, and writes the latter two. Any number of nodes but a
@@ -161,7 +157,9 @@ class Step {
     exchange_.begin(present_, 0);
     for (const auto& stretch : backward_) {
       compute(stretch.multiply_adds);
-      if (options_.overlap) exchange_.final_from(stretch.final_from);
+      if (!options_.overlap) continue;
+      exchange_.final_from(stretch.movable_from);
+      exchange_.sums_final_from(stretch.sums_final_from);
     }
     exchange_.final_from(0);
     exchange_.raised();

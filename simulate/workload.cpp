@@ -11,14 +11,16 @@ std::size_t round_up(std::size_t value, std::size_t step) {
   return (value + step - 1) / step * step;
 }
 
-// From the last row of the weights to the first.
+// From the last row of the weights to the first. What the input gradient still reads may not move yet.
 void add_weight_gradient(const Layer& layer, double rows, std::vector<Stretch>& stretches) {
   const std::size_t piece =
       round_up((kPieceElements + layer.outputs - 1) / layer.outputs, kTileRows);
   for (std::size_t end = layer.inputs; end > 0;) {
     const std::size_t begin = (end - 1) / piece * piece;
     const double share = static_cast<double>(end - begin) / static_cast<double>(layer.inputs);
-    stretches.push_back({share * layer.multiply_adds(rows), layer.begin + begin * layer.outputs});
+    const std::size_t final_from = layer.begin + begin * layer.outputs;
+    stretches.push_back(
+        {share * layer.multiply_adds(rows), final_from, layer.begin == 0 ? final_from : layer.end});
     end = begin;
   }
 }
@@ -37,16 +39,13 @@ std::vector<Layer> layers_of(const std::vector<std::size_t>& widths) {
   return layers;
 }
 
-std::vector<Stretch> backward_of(const std::vector<Layer>& layers, double rows,
-                                 bool weights_first) {
+std::vector<Stretch> backward_of(const std::vector<Layer>& layers, double rows) {
   std::vector<Stretch> stretches;
-  std::size_t final_from = elements_of(layers);
   for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
-    const bool first = layer->begin == 0;
-    if (!first && !weights_first) stretches.push_back({layer->multiply_adds(rows), final_from});
     add_weight_gradient(*layer, rows, stretches);
-    final_from = layer->begin;
-    if (!first && weights_first) stretches.push_back({layer->multiply_adds(rows), final_from});
+    if (layer->begin > 0) {
+      stretches.push_back({layer->multiply_adds(rows), layer->begin, layer->begin});
+    }
   }
   return stretches;
 }

@@ -21,10 +21,12 @@ struct Layer {
   }
 };
 
-// A stretch of backward, after which gradients are final from element `final_from` on.
+// A stretch of backward, after which gradients are final from element `sums_final_from` on, and
+// parameters from `movable_from` on are read no more.
 struct Stretch {
   double multiply_adds;
-  std::size_t final_from;
+  std::size_t sums_final_from;
+  std::size_t movable_from;
 };
 
 // The layers of a network of these widths, the inputs' first.
@@ -34,8 +36,8 @@ inline std::size_t elements_of(const std::vector<Layer>& layers) {
   return layers.back().end;
 }
 
-// All of backward in its order. The first layer has no input gradient. weights_first: a layer's weight
-// gradient before its input gradient, where nn does it after.
-std::vector<Stretch> backward_of(const std::vector<Layer>& layers, double rows, bool weights_first);
+// All of backward in its order: a layer's weight gradient, then its input gradient, which the first layer
+// has none of.
+std::vector<Stretch> backward_of(const std::vector<Layer>& layers, double rows);
 
 }  // namespace lockstep::simulate

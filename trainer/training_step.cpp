@@ -40,7 +40,13 @@ class Flow : public nn::ParameterFlow {
     exchange_.wait_for(end);
     exchange_.set_phase("forward");
   }
-  void final_from(std::size_t begin) override { exchange_.final_from(begin); }
+  void final_from(std::size_t begin, Parameters parameters) override {
+    if (parameters == Parameters::free) {
+      exchange_.final_from(begin);
+    } else {
+      exchange_.sums_final_from(begin);
+    }
+  }
 
  private:
   comm::ParameterExchange& exchange_;

@@ -53,7 +53,7 @@ bool BucketExchange::advance() {
 bool BucketExchange::step_forward() {
   switch (stage_) {
     case Stage::filling:
-      if (state_.final_from.load(std::memory_order_acquire) > plan_.bucket.begin) return false;
+      if (state_.sums_final_from.load(std::memory_order_acquire) > plan_.bucket.begin) return false;
       state_.own_segment().summed(plan_.index).store(state_.step, std::memory_order_release);
       stage_ = Stage::gathering;
       return true;
@@ -62,7 +62,7 @@ bool BucketExchange::step_forward() {
     case Stage::reducing:
       return reduce();
     case Stage::summing:
-      if (!state_.flags_known) return false;
+      if (!state_.flags_known || !may_move()) return false;
       sum();
       return true;
     case Stage::holding:
@@ -284,8 +284,16 @@ bool BucketExchange::reduce() {
       return true;
     }
   }
+  if (plan_.pairwise && !plan_.replicated) keep_sum();
   stage_ = Stage::summing;
   return true;
+}
+
+// The slot is for the next bucket, should this one have to wait until its parameters may move.
+void BucketExchange::keep_sum() {
+  const float* sum = sums(0) + (shard_.begin - slice_.begin);
+  if (sum != held(shard_.begin)) std::copy_n(sum, shard_.size(), held(shard_.begin));
+  release_slot();
 }
 
 // ---- the parameters -----------------------------------------------------------------------------
@@ -293,7 +301,8 @@ bool BucketExchange::reduce() {
 // Null if no leaf is present.
 const float* BucketExchange::whole_sum(std::size_t begin, std::size_t count, float* out) {
   if (plan_.pairwise) {
-    return state_.present({0, state_.leaves}) ? sums(0) + (begin - slice_.begin) : nullptr;
+    if (!state_.present({0, state_.leaves})) return nullptr;
+    return plan_.replicated ? sums(0) + (begin - slice_.begin) : held(begin);
   }
   const std::size_t offset = state_.hierarchy.groups == 1 ? begin : begin - shard_.begin;
   return state_.tree.at({0, state_.leaves}, offset, count, out);

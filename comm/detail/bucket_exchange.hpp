@@ -6,7 +6,7 @@
 //               sums it over the group's subtrees, which it reads from the members' memory
 //   reducing    groups exchange the slice's sums, member m with member m: each group's rank gets a
 //               shard of the slice, with all sums that belong to it
-//   summing     the tree is finished over the shard, chunk by chunk, and its parameters move, unless the
+//   summing     until backward reads the parameters no more; then the tree is finished over the shard, chunk by chunk, and its parameters move, unless the
 //               step holds its sums
 //   holding     then until they may be used
 //   spreading   groups exchange the moved shards
@@ -79,7 +79,11 @@ class BucketExchange {
   void add_round();
   void receive_pieces();
   void send_pieces();
+  bool may_move() const {
+    return state_.movable_from.load(std::memory_order_acquire) <= plan_.bucket.begin;
+  }
   void sum();
+  void keep_sum();
   void move_held();
   float* held(std::size_t begin);
   const float* whole_sum(std::size_t begin, std::size_t count, float* out);

@@ -49,8 +49,10 @@ struct ExchangeState {
   bool holds = false;
   MoveParameters note;
   bool released = false;
-  // No gradient before this element is final yet. Written by the rank's own thread.
-  std::atomic<std::size_t> final_from{0};
+  // No gradient before this element is final yet, and no parameter before that one may move. Written by
+  // the rank's own thread.
+  std::atomic<std::size_t> sums_final_from{0};
+  std::atomic<std::size_t> movable_from{0};
   bool flags_known = false;
 
   explicit ExchangeState(std::size_t leaf_count) : leaves(leaf_count), tree(leaf_count) {}

@@ -12,7 +12,7 @@ BATCH = 4096
 TABLE = f"{'nodes':>6} {'network':>10} {'':>8} {'step ms':>8} {'efficiency':>10} {'limit':>7}"
 
 
-def measure(simulator, network, kind, nodes, overlap, arguments, samples=SAMPLES, steps=5, weights_first=False):
+def measure(simulator, network, kind, nodes, overlap, arguments, samples=SAMPLES, steps=5):
     """A row: efficiency is the time of a node alone, with its share of a batch, over the step's."""
     how = ["--steps", steps, *arguments]
     how += ["--batch", BATCH] if kind == "strong" else ["--samples", samples]
@@ -20,13 +20,11 @@ def measure(simulator, network, kind, nodes, overlap, arguments, samples=SAMPLES
         how.append("--share-memory")
     if not overlap:
         how.append("--no-overlap")
-    if weights_first:
-        how.append("--weights-first")
     share = BATCH / nodes if kind == "strong" else samples
     seconds = simulator.run(network, nodes, *how)["step"]
     alone = bound.computing(share, GFLOPS)
-    least = bound.shortest_step(network, nodes, share, GFLOPS, MEMORY, overlap, weights_first)
-    row = {"kind": kind, "network": network.name, "nodes": nodes, "overlap": overlap, "weights_first": weights_first,
+    least = bound.shortest_step(network, nodes, share, GFLOPS, MEMORY, overlap)
+    row = {"kind": kind, "network": network.name, "nodes": nodes, "overlap": overlap,
            "seconds": seconds, "efficiency": alone / seconds, "bound": alone / least,
            "speedup": nodes * alone / seconds}
     print(f"{nodes:>6} {network.name:>10} {'' if overlap else 'after':>8} {seconds * 1e3:>8.2f} "
@@ -55,9 +53,6 @@ def all_rows(simulator, largest, arguments):
         print(f"\n{kind} scaling, " + (f"{SAMPLES} samples a node" if kind == "weak" else f"{BATCH} samples in all") +
               ("" if overlap else ", without overlap") + f"\n{TABLE}")
         rows += [measure(simulator, network, kind, n, overlap, arguments) for network in NETWORKS for n in nodes]
-    print(f"\nweak scaling with each weight gradient before the input gradient\n{TABLE}")
-    rows += [measure(simulator, NETWORKS[0], "weak-weights-first", n, True, arguments, weights_first=True)
-             for n in powers if n <= 64]
     return rows
 
 

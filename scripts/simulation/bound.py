@@ -34,13 +34,11 @@ def computing(samples, gflops):
     return 2 * samples * (3 * sum(l[0] for l in work) - work[0][0]) / (gflops * 1e9)
 
 
-def releases(samples, gflops, weights_first):
+def releases(samples, gflops):
     """(seconds from the start of backward, no element before this one is final yet), and its end."""
     now, found = 0.0, []
     rate = 2 * samples / (gflops * 1e9)
     for multiply_adds, begin, end, outputs, inputs in reversed(layers()):
-        if begin > 0 and not weights_first:
-            now += multiply_adds * rate
         rows, piece = inputs, up(-(-PIECE // outputs), TILE_ROWS)
         upper = end
         while rows > 0:
@@ -48,19 +46,19 @@ def releases(samples, gflops, weights_first):
             now += (rows - first) * outputs * rate
             found.append((now, upper))  # all below `upper` waits at least until now
             upper, rows = begin + first * outputs, first
-        if begin > 0 and weights_first:
+        if begin > 0:
             now += multiply_adds * rate
     return found, now
 
 
-def shortest_step(network, nodes, samples, gflops, memory, overlap=True, weights_first=False):
+def shortest_step(network, nodes, samples, gflops, memory, overlap=True):
     share = (nodes - 1) / nodes
     additions = 3 * share * parameter_bytes() / (memory * 1e9)
     alone = computing(samples, gflops)
     both_ways = 2 * share * 4 / network.bandwidth  # seconds for each element
     if not overlap:  # one bucket's additions hide behind another's messages
         return alone + max(additions, both_ways * layers()[-1][2])
-    found, backward = releases(samples, gflops, weights_first)
+    found, backward = releases(samples, gflops)
     step = alone + additions
     before = 0.0  # of the next forward pass, when this layer is wanted
     for multiply_adds, _, end, _, _ in layers():
