@@ -10,7 +10,7 @@ ParameterExchange::Options whole_on_every_rank(std::size_t elements) {
   const std::size_t bytes = std::max<std::size_t>(1, elements * sizeof(float));
   return {.buckets = {bytes, bytes},
           .replicated_bytes = std::numeric_limits<std::size_t>::max(),
-          .thread = false,
+          .thread = ParameterExchange::Thread::never,
           .watched = false};
 }
 

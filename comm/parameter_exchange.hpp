@@ -47,6 +47,10 @@ class ParameterExchange {
   // Which way buckets take between nodes; automatic: by their size and the number of nodes.
   enum class Way { automatic, pairwise, direct };
 
+  // Whether a thread of the exchange goes on while the caller computes, should there be several buckets.
+  // Within a node the work is the processor's, so a caller that has one core alone gains nothing by it.
+  enum class Thread { never, between_nodes, always };
+
   struct Options {
     BucketSizes buckets = {};
     // A bucket of up to this many bytes is summed as a whole by every rank, which spares the way back.
@@ -55,8 +59,8 @@ class ParameterExchange {
     // Sums go between nodes as bfloat16, half the bytes. The one option that leaves the contract: the bits
     // of the sum then depend on the number of nodes.
     bool round_messages = false;
-    bool shared_memory = true;    // between ranks of a node
-    bool thread = true;           // goes on while the caller computes
+    bool shared_memory = true;  // between ranks of a node
+    Thread thread = Thread::always;
     bool watched = true;          // its state is told when a rank gives up: one exchange at a time
     std::size_t group_ranks = 0;  // ranks that share memory: neighbours; 0: those of a node
     std::size_t extra = 0;        // floats behind the elements that are no part of any exchange

@@ -57,7 +57,8 @@ struct Options {
   bool share_memory = false;
   bool check = false;
   bool link = false;
-  ParameterExchange::Options how{.shared_memory = false, .thread = false};
+  ParameterExchange::Options how{.shared_memory = false,
+                                 .thread = ParameterExchange::Thread::never};
 };
 
 std::vector<std::size_t> numbers_in(const char* text) {

@@ -139,7 +139,8 @@ std::vector<Options> all_options(const BucketSizes& buckets) {
         all.push_back({.buckets = buckets,
                        .replicated_bytes = replicated,
                        .way = way,
-                       .thread = group == 2,
+                       .thread = group == 2 ? ParameterExchange::Thread::always
+                                            : ParameterExchange::Thread::never,
                        .group_ranks = group});
       }
     }

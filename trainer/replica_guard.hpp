@@ -2,12 +2,12 @@
 //
 // Lockstep's promise is that all replicas hold the same bits; a memory that fails, or a mistake of the
 // program, would break it without a word. Two checks: the ranks compare hashes of all buckets, and of the
-// statistics behind them, from time to time; and a rank that moves its share remembers a hash of every chunk, and looks, before it moves it
+// statistics behind them, from time to time; and a rank that moves its share remembers a check sum of every chunk, and looks, before it moves it
 // again, whether it still is what it was. (A change elsewhere in a replica lasts one step: the owner's
 // values overwrite it. A change in the owner's share would go to all replicas alike, and no comparison of
 // replicas could ever see it.)
 //
-// The hash is XXH3 (Y. Collet, xxHash), which is no protection against intent. One caller at a time, but
+// Hashes are XXH3 (Y. Collet, xxHash), which is no protection against intent. One caller at a time, but
 // for moves of distinct chunks. A rank alone has no replica to compare, and does neither.
 #pragma once
 
@@ -50,7 +50,7 @@ class ReplicaGuard {
   comm::Communicator& communicator_;
   std::vector<comm::Shard> buckets_;
   std::vector<comm::Shard> owned_;
-  std::vector<std::uint64_t> chunks_;  // hash of each, as far as this rank moves it
+  std::vector<std::uint64_t> chunks_;  // check sum of each, as far as this rank moves it
 };
 
 }  // namespace lockstep::trainer

@@ -24,11 +24,14 @@ std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_
 // The statistics behind what ranks exchange are each rank's own.
 comm::ParameterExchange::Options exchange_options(const CommConfig& config,
                                                   const nn::ParameterLayout& layout) {
+  using Thread = comm::ParameterExchange::Thread;
+  const Thread overlap = others_can_work() ? Thread::always : Thread::between_nodes;
+  const Thread thread = config.overlap ? overlap : Thread::never;
   const auto bytes = [](double mib) { return static_cast<std::size_t>(mib * (1 << 20)); };
   return {.buckets = {bytes(config.first_bucket_mib), bytes(config.bucket_mib)},
           .round_messages = config.wire == "bfloat16",
           .shared_memory = config.shared_memory,
-          .thread = config.overlap,
+          .thread = thread,
           .extra = layout.buffer_size() - layout.trained_size()};
 }
 
