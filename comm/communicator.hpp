@@ -1,18 +1,19 @@
 // A group of ranks that make collective calls together, every wait among them bounded.
 //
-// Ranks are 0..size()-1, those of one node neighbours. Every call is collective (all ranks make it, in the same order) unless it
-// says local. A handle that is move-only and moved-from is null; the MPI communicator behind it is
-// a duplicate of its own and is freed by Session::finalize, never by this destructor, since freeing
-// is collective. Not thread-safe: one call at a time over all communicators of a session.
+// Ranks are 0..size()-1, those of one node neighbours. Every call is collective (all ranks make it,
+// in the same order) unless it says local. A handle that is move-only and moved-from is null; the
+// MPI communicator behind it is a duplicate of its own and is freed by Session::finalize, never by
+// this destructor, since freeing is collective. Not thread-safe: one call at a time over all
+// communicators of a session.
 //
 // Errors: each call throws CommError if communication fails or another rank does not answer within
 // the time limit, and RemoteError if another rank reports that its work failed (together.hpp).
 // After either the communicator is broken, and later calls on it throw CommError at once.
 //
 // These calls carry what a run needs to agree on: kilobytes, seldom, so each rank talks to each
-// other directly and an error can name who is missing. Gradients take ParameterExchange. Data travel
-// through buffers of the communicator, so that a wait that is given up never leaves the caller's
-// memory in MPI's hands. With one rank nothing is sent, and no call can fail.
+// other directly and an error can name who is missing. Gradients take ParameterExchange. Data
+// travel through buffers of the communicator, so that a wait that is given up never leaves the
+// caller's memory in MPI's hands. With one rank nothing is sent, and no call can fail.
 #pragma once
 
 #include <cstddef>

@@ -1,10 +1,11 @@
-// Sums a few floats over all leaves of a batch on all ranks, in the fixed tree (leaf_tree.hpp), in the
-// middle of a pass: what the mean over a batch is made of, say.
+// Sums a few floats over all leaves of a batch on all ranks, in the fixed tree (leaf_tree.hpp), in
+// the middle of a pass: what the mean over a batch is made of, say.
 //
-// Every rank puts its sums over subtrees()[i] into partial(i) and gets the sum at the root. It takes the
-// way of a small bucket of ParameterExchange, and an exchange of gradients that is under way goes on
-// meanwhile. Owns its memory and a communicator of its own; sum() does not allocate. One caller at a time.
-// The constructor and sum() are collective. Errors: those of ParameterExchange.
+// Every rank puts its sums over subtrees()[i] into partial(i) and gets the sum at the root. It
+// takes the way of a small bucket of ParameterExchange, and an exchange of gradients that is under
+// way goes on meanwhile. Owns its memory and a communicator of its own; sum() does not allocate.
+// One caller at a time. The constructor and sum() are collective. Errors: those of
+// ParameterExchange.
 #pragma once
 
 #include <cstddef>
@@ -24,8 +25,8 @@ class LeafSum {
   std::span<const Subtree> subtrees() const { return exchange_.subtrees(); }
   std::span<float> partial(std::size_t i) { return exchange_.partial(i); }
 
-  // The sum over all leaves, the same bits on all ranks, valid until the next call; zeros if none is
-  // present. leaf_present as for ParameterExchange::begin().
+  // The sum over all leaves, the same bits on all ranks, valid until the next call; zeros if none
+  // is present. leaf_present as for ParameterExchange::begin().
   std::span<const float> sum(std::span<const std::uint8_t> leaf_present);
 
  private:

@@ -22,10 +22,18 @@ ParameterExchange::ParameterExchange(Communicator& communicator, std::size_t lea
                                      std::size_t elements, const Options& options)
     : state_(std::make_unique<State>(communicator, leaves, elements, options)) {}
 
-// Messages that are under way keep their memory, but not the thread.
+void ParameterExchange::stop() {
+  state_->stop_thread();
+}
+
+// Messages that are under way keep their memory, but not the thread. Who leaves in the middle of a
+// step is not in step any more, whatever the reason.
 ParameterExchange::~ParameterExchange() {
   if (!state_) return;
   state_->stop_thread();
+  if (state_->communicator && !state_->all_done()) {
+    state_->shared.communicator->session->in_step = false;
+  }
   if (state_->watched) state_->shared.communicator->session->look_at = nullptr;
   if (state_->outstanding()) detail::keep_forever(std::shared_ptr<State>(std::move(state_)));
 }
@@ -106,11 +114,13 @@ void ParameterExchange::begin(std::span<const std::uint8_t> leaf_present, unsign
     throw std::invalid_argument("leaf_present has " + std::to_string(leaf_present.size()) +
                                 " flags for " + std::to_string(s.shared.leaves) + " leaves");
   }
+  if (sums == Sums::hold && !s.shared.note) {
+    throw std::invalid_argument("a step that holds its sums has nobody to note them");
+  }
   if (s.communicator) detail::check_usable(*s.shared.communicator, "gradient exchange");
   {
     const std::lock_guard held(s.lock);
-    assert(s.all_done());
-    assert(sums == Sums::move || s.shared.note);
+    if (!s.all_done()) throw std::invalid_argument("the exchange of the last step is not finished");
     ++s.shared.step;
     s.shared.sums_final_from = s.elements;
     s.shared.movable_from = s.elements;

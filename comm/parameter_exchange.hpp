@@ -1,27 +1,33 @@
-// Sums gradients over all ranks, lets each rank move its share of the parameters, and brings the moved
-// ones to all: while the backward pass goes on and the next forward pass begins.
+// Sums gradients over all ranks, lets each rank move its share of the parameters, and brings the
+// moved ones to all: while the backward pass goes on and the next forward pass begins.
 //
-// Rank r of R computes leaves_of_rank(r, R, L) and puts the sums over the few maximal subtrees that they
-// form into partial(0), partial(1), …, each `elements` floats, from the last element to the first, as
-// backward does. The range is cut into buckets (shards.hpp). As soon as all of a bucket is there, it is
-// summed in the fixed tree (leaf_tree.hpp), in shards; whoever owns a shard is called with its sum to
-// move the parameters there, and all ranks get the moved ones. The additions and their order do not
-// depend on R, on the buckets or on the way that a bucket takes, so neither do the bits.
+// Rank r of R computes leaves_of_rank(r, R, L) and puts the sums over the few maximal subtrees that
+// they form into partial(0), partial(1), …, each `elements` floats, from the last element to the
+// first, as backward does. The range is cut into buckets (shards.hpp). As soon as all of a bucket
+// is there, it is summed in the fixed tree (leaf_tree.hpp), in shards; whoever owns a shard is
+// called with its sum to move the parameters there, and all ranks get the moved ones. The additions
+// and their order do not depend on R, on the buckets or on the way that a bucket takes, so neither
+// do the bits.
 //
-// Ranks of one node read one another's memory; nodes exchange messages, each rank with the ranks that
-// have its place on the other nodes, for its slice of each bucket (detail/bucket_exchange.hpp has the
-// ways and their costs). A step is
+// Ranks of one node read one another's memory; nodes exchange messages, each rank with the ranks
+// that have its place on the other nodes, for its slice of each bucket (detail/bucket_exchange.hpp
+// has the ways and their costs). A step is
 //   begin()  final_from(e) …  raised()  …  wait_for(e) …  finish()
 // of which begin() and final_from() return at once. Work is done by whoever waits, and while nobody
-// does, by a thread of the exchange, if there is more than one bucket to be hidden behind computing.
+// does, by a thread of the exchange, if there is more than one bucket to be hidden behind
+// computing.
 //
-// Owns the parameters, the partial sums and all memory of messages, and a communicator of its own. So
-// when a wait is given up, MPI is left with no memory but ours, which then lives until the process ends.
-// After the first step nothing is allocated. With one rank nothing is sent, copied or waited for.
+// Owns the parameters, the partial sums and all memory of messages, and a communicator of its own.
+// So when a wait is given up, MPI is left with no memory but ours, which then lives until the
+// process ends. After the first step nothing is allocated. Partial sums must be written whole in
+// every step: where they stood, anything may stand after it. With one rank nothing is sent, copied
+// or waited for.
 //
-// One caller at a time, and no other call of MPI between begin() and finish(). The constructor is
-// collective; begin() must be called by all ranks, with the same leaf_present, and what waits, waits for
-// all ranks to have come as far. All else is local. The destructor stops the thread and calls no MPI.
+// One caller at a time, and no other call of MPI between begin() and finish() but those of other
+// exchanges and of LeafSum, which take turns by a lock of the session. The constructor is
+// collective; begin() must be called by all ranks, with the same leaf_present, and what waits,
+// waits for all ranks to have come as far. All else is local. The destructor stops the thread and
+// calls no MPI; what set_move() was given must live until then, or until stop().
 //
 // Errors: CommError and RemoteError as Communicator says, from the calls that wait;
 // std::invalid_argument for what the caller got wrong.
@@ -47,17 +53,19 @@ class ParameterExchange {
   // Which way buckets take between nodes; automatic: by their size and the number of nodes.
   enum class Way { automatic, pairwise, direct };
 
-  // Whether a thread of the exchange goes on while the caller computes, should there be several buckets.
-  // Within a node the work is the processor's, so a caller that has one core alone gains nothing by it.
+  // Whether a thread of the exchange goes on while the caller computes, should there be several
+  // buckets. Within a node the work is the processor's, so a caller that has one core alone gains
+  // nothing by it.
   enum class Thread { never, between_nodes, always };
 
   struct Options {
     BucketSizes buckets = {};
-    // A bucket of up to this many bytes is summed as a whole by every rank, which spares the way back.
+    // A bucket of up to this many bytes is summed as a whole by every rank, which spares the way
+    // back.
     std::size_t replicated_bytes = 32 << 10;
     Way way = Way::automatic;
-    // Sums go between nodes as bfloat16, half the bytes. The one option that leaves the contract: the bits
-    // of the sum then depend on the number of nodes.
+    // Sums go between nodes as bfloat16, half the bytes. The one option that leaves the contract:
+    // the bits of the sum then depend on the number of nodes.
     bool round_messages = false;
     bool shared_memory = true;  // between ranks of a node
     Thread thread = Thread::always;
@@ -66,8 +74,8 @@ class ParameterExchange {
     std::size_t extra = 0;        // floats behind the elements that are no part of any exchange
   };
 
-  // `leaves` is a power of two. Throws std::invalid_argument, on all ranks, if it is not, or if there
-  // are more ranks than leaves.
+  // `leaves` is a power of two. Throws std::invalid_argument, on all ranks, if it is not, or if
+  // there are more ranks than leaves.
   ParameterExchange(Communicator& communicator, std::size_t leaves, std::size_t elements);
   ParameterExchange(Communicator& communicator, std::size_t leaves, std::size_t elements,
                     const Options& options);
@@ -77,9 +85,9 @@ class ParameterExchange {
   ParameterExchange(const ParameterExchange&) = delete;
   ParameterExchange& operator=(const ParameterExchange&) = delete;
 
-  // `elements` floats at a multiple of 64 bytes, zeros at first. Between begin() and finish() those of
-  // a bucket change from when its gradient is final on every rank until wait_for() covers it. Behind
-  // them the extra floats, which are the caller's at all times.
+  // `elements` floats at a multiple of 64 bytes, zeros at first. Between begin() and finish() those
+  // of a bucket change from when its gradient is final on every rank until wait_for() covers it.
+  // Behind them the extra floats, which are the caller's at all times.
   std::span<float> parameters();
   std::span<const float> parameters() const;
 
@@ -95,18 +103,18 @@ class ParameterExchange {
   // every rank owns only its share. Disjoint, and together all elements.
   std::vector<Shard> share_of(std::size_t rank) const;
 
-  // Moves parameters begin..begin+sum.size()-1, a chunk at most, of which `sum` is the gradient's sum
-  // over all leaves (zeros if none is present). `flags` are those that any rank raised in this step.
-  // Called for every chunk of owned(), once a step, from one thread at a time, which may not be the
-  // caller's. `note` is called with the same sums, before, in steps that hold them.
+  // Moves parameters begin..begin+sum.size()-1, a chunk at most, of which `sum` is the gradient's
+  // sum over all leaves (zeros if none is present). `flags` are those that any rank raised in this
+  // step. Called for every chunk of owned(), once a step, from one thread at a time, which may not
+  // be the caller's. `note` is called with the same sums, before, in steps that hold them.
   using Move = std::function<void(std::size_t begin, std::span<const float> sum, unsigned flags)>;
   void set_move(Move move, Move note = {});
 
-  // Starts a step; the one before is finished. leaf_present has L flags, 0 or 1. The sum over a subtree
-  // without a present leaf is not read.
-  // A step that holds its sums has parameters that move by what all sums are together, as clipping wants:
-  // none moves before release(). wait_for_sums() waits until this rank's are there and noted; from then
-  // until release() the exchange calls no MPI.
+  // Starts a step; the one before is finished. leaf_present has L flags, 0 or 1. The sum over a
+  // subtree without a present leaf is not read. A step that holds its sums has parameters that move
+  // by what all sums are together, as clipping wants: none moves before release(). wait_for_sums()
+  // waits until this rank's are there and noted; from then until release() the exchange calls no
+  // MPI.
   enum class Sums { move, hold };
   void begin(std::span<const std::uint8_t> leaf_present, unsigned flags, Sums sums = Sums::move);
   void wait_for_sums();
@@ -118,25 +126,26 @@ class ParameterExchange {
   // The same, and the parameters there are not read any more before wait_for() says so.
   void final_from(std::size_t begin);
 
-  // Goes on as far as it can without waiting for another rank: for who computes on the only thread that
-  // there is (Options::thread false) and calls this now and then.
+  // Goes on as far as it can without waiting for another rank: for who computes on the only thread
+  // that there is (Thread::never) and calls this now and then.
   void progress();
 
   // Waits until it is known which flags were raised on any rank.
   unsigned raised();
 
-  // Waits until all parameters before element `end` have moved. Their partial sums may be overwritten.
+  // Waits until all parameters before element `end` have moved. Their partial sums may be
+  // overwritten.
   void wait_for(std::size_t end);
 
   // Waits until all of the step is done on this rank. Does nothing where no step was begun.
   void finish();
 
-  // Collective, between steps: on rank 0 all = every rank's share_of() of its `mine`, `elements` floats
-  // each; elsewhere `all` is not looked at.
+  // Collective, between steps: on rank 0 all = every rank's share_of() of its `mine`, `elements`
+  // floats each; elsewhere `all` is not looked at.
   void gather_shares(std::span<const float> mine, std::span<float> all);
 
-  // What this rank does now, in up to eight characters: "forward". Other ranks that wait for it in vain
-  // say so. Costs a store.
+  // What this rank does now, in up to eight characters: "forward". Other ranks that wait for it in
+  // vain say so. Costs a store.
   void set_phase(std::string_view phase);
 
   // The buckets, in the order of backward.
@@ -148,11 +157,15 @@ class ParameterExchange {
   // Seconds so far in which calls waited for other ranks with nothing to do.
   double seconds_waited() const;
 
+  // Ends the thread, also in the middle of a step: nothing that was given to set_move() is called
+  // after it, unless this exchange is waited for again. Local.
+  void stop();
+
   // Steps begun so far.
   std::uint64_t step() const;
 
-  // For people: how ranks and buckets exchange what; and why the ranks of a node do not share memory,
-  // or nothing if they do or are alone.
+  // For people: how ranks and buckets exchange what; and why the ranks of a node do not share
+  // memory, or nothing if they do or are alone.
   std::string describe() const;
   std::string why_not_shared() const;
 

@@ -20,7 +20,8 @@ constexpr std::string_view what = "timing messages";
 constexpr std::byte last{0};
 constexpr std::byte more{1};
 
-// Two ranks that play a message to and fro. Owns the buffers, which outlive a wait that is given up.
+// Two ranks that play a message to and fro. Owns the buffers, which outlive a wait that is given
+// up.
 class PingPong {
  public:
   PingPong(Communicator& communicator, const ProbeOptions& options)

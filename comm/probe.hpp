@@ -1,9 +1,9 @@
 // What carries the messages, and how fast it is between two ranks.
 //
-// time_pairs() is collective. It times one pair after the other, by messages that go to and fro, while
-// all other ranks wait: what is found is what the ranks' own waits see (comm/detail/backoff.hpp), on a
-// machine that does nothing else. Every wait is bounded by the communicator's time limit, and errors
-// are those of a Communicator. Not thread-safe.
+// time_pairs() is collective. It times one pair after the other, by messages that go to and fro,
+// while all other ranks wait: what is found is what the ranks' own waits see
+// (comm/detail/backoff.hpp), on a machine that does nothing else. Every wait is bounded by the
+// communicator's time limit, and errors are those of a Communicator. Not thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -35,8 +35,8 @@ struct ProbeOptions {
   double seconds = 0.05;  // for each pair and size, or three messages where these take longer
 };
 
-// The pairs' timings, in their order, on every rank; `pairs` and `options` are the same on all ranks.
-// Before each pair every rank calls before_pair with its index, if there is such a function.
+// The pairs' timings, in their order, on every rank; `pairs` and `options` are the same on all
+// ranks. Before each pair every rank calls before_pair with its index, if there is such a function.
 std::vector<PairTiming> time_pairs(Communicator& communicator, std::span<const RankPair> pairs,
                                    const ProbeOptions& options = {},
                                    const std::function<void(std::size_t)>& before_pair = {});

@@ -94,8 +94,8 @@ Node node_of_this_process() {
   return {static_cast<std::size_t>(size), static_cast<std::size_t>(rank), leader};
 }
 
-// All ranks, node after node, so that those of one node are neighbours, however the launcher dealt them
-// out: neighbours are what the leaf tree sums first. Collective.
+// All ranks, node after node, so that those of one node are neighbours, however the launcher dealt
+// them out: neighbours are what the leaf tree sums first. Collective.
 MPI_Comm node_by_node(detail::SessionState& session, const Node& node) {
   int rank = 0;
   int size = 0;

@@ -38,7 +38,8 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  // All ranks of the program, node after node; rank 0 is the launcher's. Lives as long as the Session, also when that is moved.
+  // All ranks of the program, node after node; rank 0 is the launcher's. Lives as long as the
+  // Session, also when that is moved.
   Communicator& world();
 
   // False once a wait was given up on any rank that this one has heard of (time limit, failed

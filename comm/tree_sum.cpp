@@ -42,8 +42,8 @@ const float* TreeSum::at(Subtree node, std::size_t offset, std::size_t count, fl
   return sum(node, 0, offset, count, out);
 }
 
-// A right child works in the scratch of its parent's depth, unless the left one is absent and leaves
-// `out` to it.
+// A right child works in the scratch of its parent's depth, unless the left one is absent and
+// leaves `out` to it.
 const float* TreeSum::sum(Subtree node, std::size_t depth, std::size_t offset, std::size_t count,
                           float* out) {
   const Input& input = inputs_[node.first];

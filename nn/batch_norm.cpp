@@ -42,8 +42,8 @@ void for_each_column_part(std::size_t rows, std::size_t cols, double operations,
   });
 }
 
-// work(leaf, first row, rows, first column, columns) for parts of every leaf of the pass, with or without
-// samples.
+// work(leaf, first row, rows, first column, columns) for parts of every leaf of the pass, with or
+// without samples.
 template <class Work>
 void for_each_leaf_part(const Pass& pass, std::size_t rows, std::size_t cols, double operations,
                         const Work& work) {
@@ -62,8 +62,8 @@ void for_each_leaf_part(const Pass& pass, std::size_t rows, std::size_t cols, do
   }
 }
 
-// The sum over the batch, where sum(i, sums) gives that over subtree i of the pass. A rank alone has it in
-// `own`, all of whose elements are summed.
+// The sum over the batch, where sum(i, sums) gives that over subtree i of the pass. A rank alone
+// has it in `own`, all of whose elements are summed.
 template <class T, class Sum>
 std::span<const T> sum_over_batch(const Pass& pass, std::span<T> own, const Sum& sum) {
   if constexpr (std::is_same_v<T, float>) {
@@ -203,7 +203,8 @@ void BatchNorm<T>::forward_batch(const Pass& pass, std::span<const T> parameters
   const Kernels<T>& kernel = kernels<T>();
   const Group batch = group(scratch, 0);
   const std::size_t width = this->outputs();
-  // Every element comes from memory for an operation or two. Sums of columns are what a bias's gradient is.
+  // Every element comes from memory for an operation or two. Sums of columns are what a bias's
+  // gradient is.
   const double operations = 8;
   const auto sums = sum_over_batch<T>(pass, {batch.mean, padded_}, [&](std::size_t i, T* sum) {
     for_each_column_part(x.rows, width, operations, [&](std::size_t begin, std::size_t cols) {
@@ -287,7 +288,10 @@ void BatchNorm<T>::backward_batch(const Pass& pass, std::span<const T> parameter
                                     sums + padded_ + begin, sums + begin);
     });
     if (options_.affine) {
-      std::copy_n(sums, 2 * padded_, subtrees[i].gradient.data() + weight_offset_);
+      // The columns alone: what stands between them and the next tensor is not this layer's.
+      T* gradient = subtrees[i].gradient.data() + weight_offset_;
+      std::copy_n(sums, this->inputs(), gradient);
+      std::copy_n(sums + padded_, this->inputs(), gradient + padded_);
     }
   };
   if (d_x.empty()) {  // nobody needs their sum over the batch

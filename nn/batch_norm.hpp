@@ -1,22 +1,25 @@
 // Batch normalisation of each unit: y = (x - mean) / sqrt(variance + epsilon) * weight + bias.
 //
 // S. Ioffe, C. Szegedy, ICML 2015. In training mean and (biased) variance are those of a group of
-// samples: of the whole batch, on whatever ranks it is, or with scope `leaf` of each leaf by itself. In
-// evaluation they are running statistics, which after every update take in those of the batch:
+// samples: of the whole batch, on whatever ranks it is, or with scope `leaf` of each leaf by
+// itself. In evaluation they are running statistics, which after every update take in those of the
+// batch:
 //   running = (1 - momentum) running + momentum value
-// where the variance is the unbiased one, as in PyTorch. With scope `leaf` the value is the mean over the
-// leaves. In a group of one sample x is its mean, so y = bias there and nothing flows back to x; of a
-// batch with such a group the statistics take in nothing, since its variance is not known.
+// where the variance is the unbiased one, as in PyTorch. With scope `leaf` the value is the mean
+// over the leaves. In a group of one sample x is its mean, so y = bias there and nothing flows back
+// to x; of a batch with such a group the statistics take in nothing, since its variance is not
+// known.
 //
 // Backward, with n = (x - mean) / sqrt(variance + epsilon) and means over the group:
 //   d_x = weight / sqrt(variance + epsilon) (d_y - mean(d_y) - n mean(d_y n))
 //   d_weight = sum d_y n, d_bias = sum d_y
-// Mean and variance are two sums over the batch, one after the other: the variance is that of deviations
-// from the mean, since E[x^2] - E[x]^2 would lose what digits the two have in common. Backward takes one.
-// With scope `leaf` there is one sum a step, for the statistics, when all else is done.
+// Mean and variance are two sums over the batch, one after the other: the variance is that of
+// deviations from the mean, since E[x^2] - E[x]^2 would lose what digits the two have in common.
+// Backward takes one. With scope `leaf` there is one sum a step, for the statistics, when all else
+// is done.
 //
-// A dense layer right before needs no bias: the mean takes it off again. All of this is in float32, also
-// where products round their factors. See nn/layer.hpp for ownership and threads.
+// A dense layer right before needs no bias: the mean takes it off again. All of this is in float32,
+// also where products round their factors. See nn/layer.hpp for ownership and threads.
 #pragma once
 
 #include <array>
@@ -50,8 +53,8 @@ template <class T>
 class BatchNorm final : public Layer<T> {
  public:
   // Adds "<name>.weight" and "<name>.bias", if affine, and the statistics "<name>.running_mean" and
-  // "<name>.running_var" to the layout. Penalties leave the weight alone as they do biases: it is no
-  // factor of inputs.
+  // "<name>.running_var" to the layout. Penalties leave the weight alone as they do biases: it is
+  // no factor of inputs.
   BatchNorm(const std::string& name, std::size_t width, const BatchNormOptions& options,
             ParameterLayout& layout);
 

@@ -29,17 +29,18 @@ constexpr std::size_t padded_stride(std::size_t cols) {
   return (groups | 1) * kLanes;
 }
 
-// How large memory is had. huge: in huge pages where the system has them, since a panel of a wide matrix
-// has each of its rows on a page of its own. small: pages that are never touched take no memory.
+// How large memory is had. huge: in huge pages where the system has them, since a panel of a wide
+// matrix has each of its rows on a page of its own. small: pages that are never touched take no
+// memory.
 enum class Pages { huge, small };
 
 // `bytes` of zeros, aligned to kAlignment. Null for 0 bytes. Throws std::bad_alloc.
 void* allocate_aligned(std::size_t bytes, Pages pages = Pages::huge);
 void free_aligned(void* memory, std::size_t bytes) noexcept;  // as many as were allocated
 
-// `size` elements, zero at first, aligned to kAlignment. kLanes elements beyond the last may be read,
-// for nothing: a row in the middle of a buffer is read in whole groups too. Move-only; moved-from is
-// empty.
+// `size` elements, zero at first, aligned to kAlignment. kLanes elements beyond the last may be
+// read, for nothing: a row in the middle of a buffer is read in whole groups too. Move-only;
+// moved-from is empty.
 template <class T>
 class AlignedBuffer {
   static_assert(std::is_arithmetic_v<T>);  // zero bytes are zeros

@@ -87,8 +87,8 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
       if (rounded) kernel.round_to_bfloat16(block);
     });
   }
-  // A rank alone moves the weights as their gradient comes, so what reads them goes first. With others,
-  // sums are on their way to them while the input gradient is computed.
+  // A rank alone moves the weights as their gradient comes, so what reads them goes first. With
+  // others, sums are on their way to them while the input gradient is computed.
   const bool weights_first = pass.flow != nullptr;
   if (!weights_first) input_gradient(parameters, d_y, d_x, scratch);
   bias_gradients(d_y, subtrees);

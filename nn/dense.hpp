@@ -1,9 +1,9 @@
 // A dense (fully connected) layer: y = activation(x Wᵀ + b).
 //
-// W: outputs × inputs (Wᵀ is what stands in the flat buffer), b: outputs. Backward, with z the sum before
-// the activation and m the samples: d_z = d_y activation'(y), d_x = d_z W, dW = sum_m d_zᵀ x, db =
-// sum_m d_z. Under bfloat16 x, W and d_z are rounded before these products. See nn/layer.hpp for
-// ownership and threads.
+// W: outputs × inputs (Wᵀ is what stands in the flat buffer), b: outputs. Backward, with z the sum
+// before the activation and m the samples: d_z = d_y activation'(y), d_x = d_z W, dW = sum_m d_zᵀ
+// x, db = sum_m d_z. Under bfloat16 x, W and d_z are rounded before these products. See
+// nn/layer.hpp for ownership and threads.
 #pragma once
 
 #include <string>

@@ -2,7 +2,8 @@
 //
 // A layer owns no weights, no threads and no buffers; parameters, inputs, outputs and gradients
 // come as views. Matrices have a row per sample. All calls are const, safe from any thread for
-// distinct outputs, and local, but for what Pass says. They run on the threads of the caller's task arena.
+// distinct outputs, and local, but for what Pass says. They run on the threads of the caller's task
+// arena.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +21,8 @@ struct Update;  // nn/kernels/kernels.hpp
 class ParameterFlow;
 class BatchSum;
 
-// Leaf l of a subtree of leaves holds rows [bounds[l], bounds[l + 1]) of the pass; there are 2^k + 1.
+// Leaf l of a subtree of leaves holds rows [bounds[l], bounds[l + 1]) of the pass; there are 2^k +
+// 1.
 using SubtreeRows = std::span<const std::size_t>;
 
 struct Pass {
@@ -33,15 +35,16 @@ struct Pass {
 
   ParameterFlow* flow = nullptr;  // null: nobody else touches the flat buffers meanwhile
 
-  // For layers that sum over samples forward, in training: the subtrees that this rank sums by itself
-  // and that have samples, those that backward() gets gradients for.
+  // For layers that sum over samples forward, in training: the subtrees that this rank sums by
+  // itself and that have samples, those that backward() gets gradients for.
   std::span<const SubtreeRows> subtrees = {};
   std::size_t batch_samples = 0;  // of all ranks
   BatchSum* sums = nullptr;       // null: `subtrees` is the whole tree, so its sum is the batch's
 };
 
-// Where a pass meets whoever moves the parameters while it goes on, as other ranks do. Called by the
-// thread that runs the pass, between its pieces of work. Offsets are elements of the flat buffers.
+// Where a pass meets whoever moves the parameters while it goes on, as other ranks do. Called by
+// the thread that runs the pass, between its pieces of work. Offsets are elements of the flat
+// buffers.
 class ParameterFlow {
  public:
   virtual ~ParameterFlow() = default;
@@ -49,20 +52,21 @@ class ParameterFlow {
   // Before the parameters before `end` are read; returns when they are those of this step.
   virtual void before_reading(std::size_t end) = 0;
 
-  // The gradients of all subtrees are final from `begin` on. in_use: this pass still reads parameters
-  // there; it says so again, with `free`, when it does not. Each kind comes with descending offsets.
+  // The gradients of all subtrees are final from `begin` on. in_use: this pass still reads
+  // parameters there; it says so again, with `free`, when it does not. Each kind comes with
+  // descending offsets.
   enum class Parameters { in_use, free };
   virtual void final_from(std::size_t begin, Parameters parameters) = 0;
 };
 
-// Where a pass meets the other ranks for sums over all samples of the batch. All ranks make the same
-// calls of total() in the same order, also those that have no samples.
+// Where a pass meets the other ranks for sums over all samples of the batch. All ranks make the
+// same calls of total() in the same order, also those that have no samples.
 class BatchSum {
  public:
   virtual ~BatchSum() = default;
 
-  // Room for the sums over subtree i of the pass, of `elements` floats, one of the sizes that the layer
-  // told of (batch_sums()). Aligned as rows are; zeros at first.
+  // Room for the sums over subtree i of the pass, of `elements` floats, one of the sizes that the
+  // layer told of (batch_sums()). Aligned as rows are; zeros at first.
   virtual std::span<float> partial(std::size_t elements, std::size_t i) = 0;
 
   // Waits for all ranks. Their sum over all leaves, in the tree, valid until the next call.
@@ -92,8 +96,8 @@ class Layer {
   // Whether forward() multiplies its inputs with parameters: under bfloat16 they come rounded then.
   virtual bool multiplies() const { return false; }
 
-  // The sizes of the sums over the batch for which this layer meets the other ranks. A layer that has
-  // any is called on ranks without samples too.
+  // The sizes of the sums over the batch for which this layer meets the other ranks. A layer that
+  // has any is called on ranks without samples too.
   virtual std::span<const std::size_t> batch_sums() const { return {}; }
 
   // Whether scratch is this layer's alone: what forward() leaves there is found by backward() and
@@ -111,12 +115,13 @@ class Layer {
   virtual void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                        MatrixView<T> y, std::span<T> scratch) const = 0;
 
-  // Elements that forward() and backward() may use as they like, for passes of up to `rows` samples.
+  // Elements that forward() and backward() may use as they like, for passes of up to `rows`
+  // samples.
   virtual std::size_t scratch_size(std::size_t /*rows*/) const { return 0; }
 
   // From d_y = dLoss/dy: d_x = dLoss/dx unless d_x is empty, and each subtree's slice of the
-  // gradient = the sum over its leaves (or the parameters move by it, if the subtree says so). x and
-  // y are those of forward; d_y is overwritten.
+  // gradient = the sum over its leaves (or the parameters move by it, if the subtree says so). x
+  // and y are those of forward; d_y is overwritten.
   virtual void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                         MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
                         std::span<const SubtreeGradient<T>> subtrees,

@@ -72,6 +72,13 @@ Network<T>::Network(std::size_t inputs, std::span<const LayerDescription> layers
   if (layout_.count() == 0) {
     throw std::invalid_argument("the network has no parameters: it needs a dense layer");
   }
+  for (const ParameterTensor& tensor : layout_.tensors()) {
+    const std::size_t end = tensor.offset + tensor.size;
+    if (!tensor.is_trained || end % kLanes == 0) continue;
+    const auto layer = std::ranges::upper_bound(parameters_end_, tensor.offset);
+    paddings_.push_back(
+        {static_cast<std::size_t>(layer - parameters_end_.begin()), end, round_up(end, kLanes)});
+  }
 }
 
 template <class T>
@@ -103,6 +110,15 @@ void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::
     const MatrixView<const T> x = (i == 0 ? workspace.input() : workspace.output(i - 1)).top(rows);
     const MatrixView<T> d_x =
         i == first_trained_ ? MatrixView<T>{} : workspace.d_output(i - 1).top(rows);
+    // Whoever has read a gradient meanwhile may have left anything there.
+    for (const Padding& padding : paddings_) {
+      if (padding.layer != i) continue;
+      for (const SubtreeGradient<T>& subtree : subtrees) {
+        if (subtree.update != nullptr) continue;
+        std::ranges::fill(subtree.gradient.subspan(padding.begin, padding.end - padding.begin),
+                          T{0});
+      }
+    }
     if (rows > 0 || !layers_[i]->batch_sums().empty()) {
       layers_[i]->backward(pass, parameters, x, workspace.output(i).top(rows),
                            workspace.d_output(i).top(rows), d_x, subtrees, workspace.scratch(i));

@@ -52,17 +52,18 @@ class Network {
   // parameters = initial values, a function of the seed alone.
   void initialize(std::uint64_t seed, std::span<T> parameters) const;
 
-  // Where pass.flow is set, forward() asks it for each layer's parameters, and backward() tells it how
-  // far the gradient is; at the end that is all of it.
+  // Where pass.flow is set, forward() asks it for each layer's parameters, and backward() tells it
+  // how far the gradient is; at the end that is all of it.
 
   // The outputs for the first `rows` rows of workspace.input(), which under bfloat16 are rounded; a
-  // view into the workspace. Without rows only layers that sum over the batch are called, to meet the
-  // other ranks.
+  // view into the workspace. Without rows only layers that sum over the batch are called, to meet
+  // the other ranks.
   MatrixView<const T> forward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
                               Workspace<T>& workspace) const;
 
   // After forward() of the same pass, with workspace.d_outputs() holding the loss's gradient: every
-  // subtree's gradient = the sum over its leaves.
+  // subtree's gradient = the sum over its leaves. Gradients are written whole, their padding as
+  // zeros.
   void backward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
                 Workspace<T>& workspace, std::span<const SubtreeGradient<T>> subtrees) const;
 
@@ -81,7 +82,12 @@ class Network {
   ParameterLayout layout_;
   std::vector<std::unique_ptr<Layer<T>>> layers_;
   std::vector<std::size_t>
-      parameters_end_;             // by layer: where its parameters end, the next ones begin
+      parameters_end_;  // by layer: where its parameters end, the next ones begin
+  // Where no tensor's elements lie, up to the next multiple of kLanes: zero in every gradient.
+  struct Padding {
+    std::size_t layer, begin, end;
+  };
+  std::vector<Padding> paddings_;
   std::size_t first_trained_ = 0;  // no layer before it has parameters: backward ends there
 };
 

@@ -18,11 +18,12 @@
 //             w -= a M / (sqrt(V) + e)
 //
 // `epsilon_inside_root` divides by sqrt(s + e) instead. Penalties add l1 sign(w) + l2 w to g, for
-// weights and, if asked, biases. `clip_norm` c scales g, before penalties, by min(1, c / (|g| + 1e-6)),
-// |g| its Euclidean norm over all parameters (R. Pascanu et al., ICML 2013; the 1e-6 as in PyTorch).
+// weights and, if asked, biases. `clip_norm` c scales g, before penalties, by min(1, c / (|g| +
+// 1e-6)), |g| its Euclidean norm over all parameters (R. Pascanu et al., ICML 2013; the 1e-6 as in
+// PyTorch).
 //
-// An Optimizer owns its moments, in the layout of what is trained. One caller at a time; runs on the caller's
-// task arena; local.
+// An Optimizer owns its moments, in the layout of what is trained. One caller at a time; runs on
+// the caller's task arena; local.
 #pragma once
 
 #include <array>
@@ -85,18 +86,19 @@ class Optimizer {
   bool clips() const { return options_.clip_norm > 0; }
   Update<T> clipped(Update<T> rule, std::size_t samples, double gradient_norm) const;
 
-  // Moves the elements from `begin` on by their gradient, a multiple of kLanes each. From any thread, as
-  // long as elements are distinct.
+  // Moves the elements from `begin` on by their gradient, a multiple of kLanes each. From any
+  // thread, as long as elements are distinct.
   void update(const Update<T>& rule, std::size_t begin, std::span<const T> gradient) const;
 
-  // The same for the whole gradient at once; without a rule, by that of rule_at(), clipped if need be.
+  // The same for the whole gradient at once; without a rule, by that of rule_at(), clipped if need
+  // be.
   void update_all(const Update<T>& rule, std::span<const T> gradient) const;
   void update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
               std::span<const T> gradient);
 
   // The squared norm of the mean gradient, penalties left out, is summed over chunks of kNormChunk
-  // elements of the flat buffer, in their order: note_squares() notes those from `begin`, a multiple of
-  // kNormChunk, on; where others have the rest, chunk_squares() is where it goes.
+  // elements of the flat buffer, in their order: note_squares() notes those from `begin`, a
+  // multiple of kNormChunk, on; where others have the rest, chunk_squares() is where it goes.
   static constexpr std::size_t kNormChunk = 1024;
   void note_squares(std::size_t samples, std::size_t begin, std::span<const T> gradient);
   std::span<double> chunk_squares() { return chunk_squares_; }

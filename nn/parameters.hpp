@@ -1,14 +1,14 @@
 // Where each parameter tensor lies in the one flat buffer that holds them all.
 //
-// Tensors that are trained stand in front, in the order of the layers, weight before bias; each starts
-// on a 64-byte boundary, and the padding between them is zero at all times. Gradients and optimizer
-// moments use buffers of that front alone. Behind it stand statistics, which layers keep of what they
-// have seen (as batch_norm.hpp does): no optimizer moves them, and ranks do not exchange them. Immutable
-// once built; local.
+// Tensors that are trained stand in front, in the order of the layers, weight before bias; each
+// starts on a 64-byte boundary, and the padding between them is zero at all times. Gradients and
+// optimizer moments use buffers of that front alone. Behind it stand statistics, which layers keep
+// of what they have seen (as batch_norm.hpp does): no optimizer moves them, and ranks do not
+// exchange them. Immutable once built; local.
 //
-// Outside of memory - in files, hashes and messages - a weight is outputs × inputs, as in PyTorch. In
-// the buffer it is inputs × outputs: the weights of one input lie together, one for each output, so
-// that the forward product and the weight's gradient read and write them as they stand.
+// Outside of memory - in files, hashes and messages - a weight is outputs × inputs, as in PyTorch.
+// In the buffer it is inputs × outputs: the weights of one input lie together, one for each output,
+// so that the forward product and the weight's gradient read and write them as they stand.
 #pragma once
 
 #include <algorithm>
@@ -46,8 +46,8 @@ struct ParameterTensor {
   }
 
  private:
-  // f(place in the order of `shape`, place in the flat buffer) for every element; matrices in blocks,
-  // since one of the two orders jumps.
+  // f(place in the order of `shape`, place in the flat buffer) for every element; matrices in
+  // blocks, since one of the two orders jumps.
   template <class F>
   void for_each_place(const F& f) const {
     constexpr std::size_t kBlock = 32;
@@ -80,8 +80,8 @@ class ParameterLayout {
     return tensors_.size() - 1;
   }
 
-  // The same for a statistic. Its offset grows with what is added later, but its distance from the end
-  // of the buffer does not.
+  // The same for a statistic. Its offset grows with what is added later, but its distance from the
+  // end of the buffer does not.
   std::size_t add_statistic(std::string name, std::vector<std::size_t> shape) {
     const std::size_t size = size_of(name, shape);
     insert({std::move(name), std::move(shape), 0, size, false, false});

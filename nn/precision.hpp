@@ -6,8 +6,8 @@
 //              and summed there
 //
 // Why there is a smallest factor: instructions for bfloat16 take subnormal numbers for zero, where
-// others do not. Factors of at least 2^-55 are multiples of 2^-62, their products of 2^-124, and so is
-// every sum of those, rounded or not: none of them is subnormal, and no instruction shows.
+// others do not. Factors of at least 2^-55 are multiples of 2^-62, their products of 2^-124, and so
+// is every sum of those, rounded or not: none of them is subnormal, and no instruction shows.
 //
 // Parameters, their moments, gradients and all sums are float32 either way. Pure; local.
 #pragma once

@@ -16,8 +16,8 @@ namespace lockstep::nn {
 // Parts below this number are made smaller, down to one panel, so that many threads find work.
 inline constexpr std::size_t kPartsWanted = 16;
 
-// So few rows leave the sums of several panels in the registers at once, and take as long as the other
-// factor takes to come from memory.
+// So few rows leave the sums of several panels in the registers at once, and take as long as the
+// other factor takes to come from memory.
 inline constexpr std::size_t kFewRows = 4;
 
 namespace detail {
@@ -26,9 +26,9 @@ namespace detail {
 template <class T>
 using ProductPanels = decltype(Kernels<T>::product_panels);
 
-// Few rows times a large matrix: a part has some rows of that, which lie together in memory, and are
-// those that its thread moves when it comes to their gradient (gradient_in_slots). Each block of the
-// depth has its sums in `scratch`, and they are added up in the end.
+// Few rows times a large matrix: a part has some rows of that, which lie together in memory, and
+// are those that its thread moves when it comes to their gradient (gradient_in_slots). Each block
+// of the depth has its sums in `scratch`, and they are added up in the end.
 template <class T>
 void multiply_by_blocks(const Product<T>& product, double operations, T* scratch) {
   const Kernels<T>& kernel = kernels<T>();
@@ -63,7 +63,8 @@ void multiply_by_blocks(const Product<T>& product, double operations, T* scratch
 
 }  // namespace detail
 
-// Elements of scratch of which multiply() can make use: the sums of blocks, or pairs of a's factors.
+// Elements of scratch of which multiply() can make use: the sums of blocks, or pairs of a's
+// factors.
 template <class T>
 std::size_t multiply_scratch(std::size_t rows, std::size_t depth, std::size_t cols) {
   return std::max(std::min(rows, kFewRows) * parts_of(depth, kDepthBlock) * padded_stride(cols),
@@ -116,8 +117,8 @@ void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
 
 }  // namespace detail
 
-// c = activation(a · b + bias). With scratch, which may be empty, few rows are shared out better, and
-// bfloat16 goes by pairs where the processor can.
+// c = activation(a · b + bias). With scratch, which may be empty, few rows are shared out better,
+// and bfloat16 goes by pairs where the processor can.
 template <class T>
 void multiply(Product<T> product, std::span<T> scratch = {}) {
   const Kernels<T>& kernel = kernels<T>();
@@ -189,8 +190,8 @@ void for_each_leaf_in(std::span<const std::size_t> leaf_rows, std::size_t begin,
   }
 }
 
-// Packs both factors of a weight gradient into `scratch`, and tells the job. As pairs they are packed
-// for the leaves of this one subtree.
+// Packs both factors of a weight gradient into `scratch`, and tells the job. As pairs they are
+// packed for the leaves of this one subtree.
 template <class T>
 void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
                   const PairKernels<T>* pairs, WeightGradient<T>& job) {
@@ -268,16 +269,17 @@ void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGra
   });
 }
 
-// Weight gradients of at least this many elements are told of as they come, so that what follows may
-// begin with them: 2 MiB.
+// Weight gradients of at least this many elements are told of as they come, so that what follows
+// may begin with them: 2 MiB.
 inline constexpr std::size_t kElementsWorthTelling = std::size_t{1} << 19;
 
 // A kernel of one instruction set for a weight gradient, of single factors or of pairs.
 template <class T>
 using GradientTiles = decltype(Kernels<T>::weight_gradient);
 
-// A part has some rows of weights by some panels, and the next part the panels beside it: weights and
-// moments, which are read and written once, then come row after row, as memory gives them fastest.
+// A part has some rows of weights by some panels, and the next part the panels beside it: weights
+// and moments, which are read and written once, then come row after row, as memory gives them
+// fastest.
 template <class T>
 void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input,
                        GradientTiles<T> weight_gradient) {
@@ -322,9 +324,9 @@ void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset,
 }  // namespace detail
 
 // For each subtree, the slice of its gradient at `offset`, inputs × outputs, = sum over its leaves'
-// samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it. Who
-// listens is told of pieces on the way, but not of the last one. Under bfloat16 both factors are
-// rounded already.
+// samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it.
+// Who listens is told of pieces on the way, but not of the last one. Under bfloat16 both factors
+// are rounded already.
 template <class T>
 void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                       std::span<const SubtreeGradient<T>> subtrees, std::size_t offset,

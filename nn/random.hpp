@@ -14,8 +14,8 @@
 
 namespace lockstep::nn {
 
-// What a draw is for; part of its counter, so no two purposes share a number. The sample order has its
-// own purposes in datasets/sample_order.hpp, apart from these by kNetworkDraws.
+// What a draw is for; part of its counter, so no two purposes share a number. The sample order has
+// its own purposes in datasets/sample_order.hpp, apart from these by kNetworkDraws.
 enum class Purpose : std::uint32_t { initial_parameters = 0, dropout = 1 };
 
 // Set in the counter of every draw made here.

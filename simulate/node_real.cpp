@@ -7,7 +7,8 @@
 
 namespace lockstep::simulate {
 
-// Asleep, so that the core is free for whoever moves messages; the last of it awake, for sleep ends late.
+// Asleep, so that the core is free for whoever moves messages; the last of it awake, for sleep ends
+// late.
 void pass_time(double seconds) {
   constexpr double awake = 100e-6;
   const double end = MPI_Wtime() + seconds;

@@ -1,5 +1,5 @@
-// Stands, by the linker's --wrap, between the sources of comm, which are compiled as they are, and what
-// they call: in a simulation computing takes no time unless it is said how much.
+// Stands, by the linker's --wrap, between the sources of comm, which are compiled as they are, and
+// what they call: in a simulation computing takes no time unless it is said how much.
 #include <sched.h>
 #include <simgrid/actor.h>
 #include <simgrid/engine.h>
@@ -49,7 +49,8 @@ int __wrap_MPI_Init_thread(int* argc, char*** argv, int required, int* provided)
   return code;
 }
 
-// SimGrid 3.32 has only the duplicate that waits, and never says of an empty request that it is done.
+// SimGrid 3.32 has only the duplicate that waits, and never says of an empty request that it is
+// done.
 int __wrap_MPI_Comm_idup(MPI_Comm comm, MPI_Comm* copy, MPI_Request* request) {
   *request = MPI_REQUEST_NULL;
   return MPI_Comm_dup(comm, copy);
@@ -62,10 +63,10 @@ int __wrap_MPI_Test(MPI_Request* request, int* done, MPI_Status* status) {
   return MPI_SUCCESS;
 }
 
-// SimGrid 3.32 takes the complete ones away when others are not, and empties their statuses the next
-// time. This one leaves a status alone once it is there: comm gives the same array every time. A second
-// look at the same moment of simulated time, of which a loop that polls takes many, sees nothing new,
-// and a look at SimGrid's messages is dear.
+// SimGrid 3.32 takes the complete ones away when others are not, and empties their statuses the
+// next time. This one leaves a status alone once it is there: comm gives the same array every time.
+// A second look at the same moment of simulated time, of which a loop that polls takes many, sees
+// nothing new, and a look at SimGrid's messages is dear.
 int __wrap_MPI_Testall(int count, MPI_Request* requests, int* done, MPI_Status* statuses) {
   static auto& fruitless = *new std::unordered_map<MPI_Request*, double>;  // by set: the last look
   const auto last = fruitless.find(requests);
@@ -84,8 +85,8 @@ double __wrap_MPI_Wtime() {
   return simgrid_get_clock();
 }
 
-// Whoever waits yields (comm/detail/backoff.cpp): a simulated rank that yields must let time pass, or
-// nothing that it waits for would ever come.
+// Whoever waits yields (comm/detail/backoff.cpp): a simulated rank that yields must let time pass,
+// or nothing that it waits for would ever come.
 int __wrap_sched_yield() {
   simulate::pass_time(5e-6);
   return 0;

@@ -1,9 +1,10 @@
-// Training steps of a network in which computing is time that passes and the exchange is the real one:
+// Training steps of a network in which computing is time that passes and the exchange is the real
+// one:
 //   smpirun -np 64 -platform … -hostfile … simulated_step     under SimGrid
 //   mpirun -np 2 simulated_step                               on real ranks
 //
-// One rank a node. `step` is the mean time of steps in steady state, `computing` that of a node without
-// others; rank 0 prints one line of JSON. Options, and what they are unless said:
+// One rank a node. `step` is the mean time of steps in steady state, `computing` that of a node
+// without others; rank 0 prints one line of JSON. Options, and what they are unless said:
 //   --samples N (512)         of each rank; --batch N: of all ranks together
 //   --widths N,N,… (784,2048,2048,10)
 //   --gflops F (230)          of a node's products
@@ -114,8 +115,8 @@ Options options_from(int argc, char** argv) {
   return o;
 }
 
-// As few leaves as there are ranks; where that is no power of two so many that no rank has much more
-// of them than another.
+// As few leaves as there are ranks; where that is no power of two so many that no rank has much
+// more of them than another.
 std::size_t leaves_for(std::size_t ranks) {
   return std::has_single_bit(ranks) ? ranks : 16 * std::bit_ceil(ranks);
 }
@@ -132,8 +133,8 @@ class Step {
         backward_(lockstep::simulate::backward_of(layers_, rows_)),
         present_(leaves_, 1),
         exchange_(world, leaves_, lockstep::simulate::elements_of(layers_), options.how) {
-    // Momentum: reads sum, parameter and moment, and writes the latter two. Any number of nodes but a
-    // power of two sums here as well, from one piece of each subtree.
+    // Momentum: reads sum, parameter and moment, and writes the latter two. Any number of nodes but
+    // a power of two sums here as well, from one piece of each subtree.
     const bool direct = !std::has_single_bit(world.size());
     const double passes = 5 + (direct ? static_cast<double>(pieces(world.size())) : 0);
     exchange_.set_move([this, passes](std::size_t, std::span<const float> sum, unsigned) {
@@ -353,7 +354,8 @@ int main(int argc, char** argv) {
   try {
     const Options options = options_from(argc, argv);
     run(session.world(), options);
-    // Of a thousand simulated ranks, which all say goodbye to each other, that takes longer than steps.
+    // Of a thousand simulated ranks, which all say goodbye to each other, that takes longer than
+    // steps.
     if (options.share_memory && session.world().rank() == 0) {
       std::fflush(stdout);
       std::_Exit(0);

@@ -11,7 +11,8 @@ std::size_t round_up(std::size_t value, std::size_t step) {
   return (value + step - 1) / step * step;
 }
 
-// From the last row of the weights to the first. What the input gradient still reads may not move yet.
+// From the last row of the weights to the first. What the input gradient still reads may not move
+// yet.
 void add_weight_gradient(const Layer& layer, double rows, std::vector<Stretch>& stretches) {
   const std::size_t piece =
       round_up((kPieceElements + layer.outputs - 1) / layer.outputs, kTileRows);

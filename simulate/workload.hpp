@@ -1,8 +1,9 @@
-// A training step of a dense network as the exchange sees it: which parameters a pass needs and when
-// gradients are final, with the seconds of computing in between.
+// A training step of a dense network as the exchange sees it: which parameters a pass needs and
+// when gradients are final, with the seconds of computing in between.
 //
-// The pieces of a weight gradient and their order are those of nn/product.hpp (gradient_in_pieces) and
-// nn/dense.cpp; a tensor takes a multiple of 16 floats, as in nn's layout. Plain values; no MPI.
+// The pieces of a weight gradient and their order are those of nn/product.hpp (gradient_in_pieces)
+// and nn/dense.cpp; a tensor takes a multiple of 16 floats, as in nn's layout. Plain values; no
+// MPI.
 #pragma once
 
 #include <cstddef>
@@ -36,8 +37,8 @@ inline std::size_t elements_of(const std::vector<Layer>& layers) {
   return layers.back().end;
 }
 
-// All of backward in its order: a layer's weight gradient, then its input gradient, which the first layer
-// has none of.
+// All of backward in its order: a layer's weight gradient, then its input gradient, which the first
+// layer has none of.
 std::vector<Stretch> backward_of(const std::vector<Layer>& layers, double rows);
 
 }  // namespace lockstep::simulate

@@ -1,6 +1,6 @@
-// Batch normalisation: its kernels against plain loops, on every instruction set; the layer against its
-// formulas, and the same bits however the leaves of a batch are spread. Backward against central
-// differences: gradient_check_test.cpp.
+// Batch normalisation: its kernels against plain loops, on every instruction set; the layer against
+// its formulas, and the same bits however the leaves of a batch are spread. Backward against
+// central differences: gradient_check_test.cpp.
 #include "nn/batch_norm.hpp"
 
 #include <gtest/gtest.h>
@@ -129,7 +129,8 @@ TYPED_TEST(NormalizationKernels, RowsAgreeWithLoopsAndBetweenInstructionSets) {
   });
 }
 
-// Adds up the subtrees of a rank that has them all, from the left, as the tree does it for those below.
+// Adds up the subtrees of a rank that has them all, from the left, as the tree does it for those
+// below.
 class SumOfSubtrees : public BatchSum {
  public:
   explicit SumOfSubtrees(std::size_t subtrees) : subtrees_(subtrees) {}
@@ -237,8 +238,8 @@ TEST_F(BatchNormTest, BringsEachUnitToWeightAndBias) {
       squares += y * y;
     }
     const double weight = double(last_parameters_.data()[j]);
-    // Roundings of 50 samples of at most four deviations; the variance of x is about 1/3, in which the
-    // layer's epsilon is 3e-5.
+    // Roundings of 50 samples of at most four deviations; the variance of x is about 1/3, in which
+    // the layer's epsilon is 3e-5.
     EXPECT_NEAR(sum / 50, 0, 50 * kEpsilon<float>);
     EXPECT_NEAR(squares / 50, weight * weight, 1e-4 * weight * weight + 50 * kEpsilon<float>);
   }

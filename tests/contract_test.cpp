@@ -119,6 +119,49 @@ TEST_F(ContractTest, ClippingIsTheSameForAllRanks) {
   }
 }
 
+// Widths that do not fill their last group of 16: what stands between tensors counts for nothing, also
+// where layers share memory for their sums, and after a stop.
+TEST_F(ContractTest, WhatStandsBetweenTensorsCountsForNothing) {
+  prepare(
+      "[optimizer]\nname = \"momentum\"\nclip_norm = 0.5\n[training]\nbatch_size = 100\n",
+      "[{ dense = 32, activation = \"relu\" }, { batch_norm = true }, { dense = 20, activation = "
+      "\"relu\" }, { batch_norm = true }, { dense = 10 }]");
+  const std::string steps = "--set training.steps=12 ";
+  ASSERT_EQ(train("alone", 1, 1, steps).exit_code, 0);
+  for (const int ranks : {2, 3, 8}) {
+    for (const std::string how : {"", "--set comm.shared_memory=false"}) {
+      const auto ending = train("with_others", ranks, 1, steps + how);
+      ASSERT_EQ(ending.exit_code, 0) << ending.output;
+      EXPECT_EQ(result("with_others"), result("alone")) << ranks << " ranks " << how;
+      EXPECT_EQ(metrics("with_others"), metrics("alone")) << ranks << " ranks " << how;
+      std::filesystem::remove_all(path("with_others"));
+    }
+  }
+  ASSERT_EQ(train("cut", 2, 1, "--set training.steps=6").exit_code, 0);
+  ASSERT_EQ(train("cut", 3, 1, steps + "--resume").exit_code, 0);
+  EXPECT_EQ(result("cut"), result("alone"));
+}
+
+// Rounded messages change the gradient by less than a hundredth, in the first step as in the last.
+TEST_F(ContractTest, RoundedMessagesStayCloseToTheTruth) {
+  prepare(
+      "[optimizer]\nlearning_rate = 0.01\n[training]\nbatch_size = 100\nepochs = 3\n",
+      "[{ dense = 97, activation = \"tanh\" }, { dense = 97, activation = \"tanh\" }, { dense = 10 "
+      "}]");
+  const std::string apart = "--set comm.shared_memory=false ";
+  ASSERT_EQ(train("exact", 2, 1, apart).exit_code, 0);
+  const auto ending = train("rounded", 2, 1, apart + "--set comm.wire=bfloat16");
+  ASSERT_EQ(ending.exit_code, 0) << ending.output;
+  EXPECT_NE(result("rounded"), result("exact"));
+  const auto exact = metrics("exact");
+  const auto rounded = metrics("rounded");
+  ASSERT_EQ(rounded.size(), 3U);
+  for (std::size_t epoch = 0; epoch < exact.size(); ++epoch) {
+    const double norm = exact[epoch]["gradient_norm"];
+    EXPECT_NEAR(rounded[epoch]["gradient_norm"].get<double>(), norm, 0.01 * norm) << epoch;
+  }
+}
+
 // Also where gradients are told of in pieces, and go in many buckets.
 TEST_F(ContractTest, HowRanksExchangeChangesNothing) {
   prepare(
@@ -140,8 +183,8 @@ TEST_F(ContractTest, HowRanksExchangeChangesNothing) {
   }
 }
 
-// The last batch of an epoch is three samples: five ranks of eight have none, and each leaf of it, by
-// itself, is its own mean.
+// The last batch of an epoch is three samples: five ranks of eight have none, and each leaf of it,
+// by itself, is its own mean.
 std::string normalised(const std::string& scope) {
   const std::string norm = "batch_norm = true, scope = \"" + scope + "\"";
   return "[{ dense = 49, bias = false }, { " + norm +

@@ -1,9 +1,11 @@
-// The exchange of gradients beside MPI_Allreduce, in one run and in turn: mpirun -np N exchange_benchmark
+// The exchange of gradients beside MPI_Allreduce, in one run and in turn: mpirun -np N
+// exchange_benchmark
 //
 // Sums 64 KiB to 64 MiB of floats over all ranks by ParameterExchange, with the sum as the moved
-// parameters, which makes it an all-reduce, and by the installed MPI. Both answers are checked. A time is
-// that of the slowest rank; the median over the rounds counts. For each size also the bytes that every
-// rank must at least read and write, over the time, beside what memory gives all ranks at once.
+// parameters, which makes it an all-reduce, and by the installed MPI. Both answers are checked. A
+// time is that of the slowest rank; the median over the rounds counts. For each size also the bytes
+// that every rank must at least read and write, over the time, beside what memory gives all ranks
+// at once.
 //
 // Options: --rounds N (21), --largest MIB (64), --messages (no shared memory), --json FILE
 #include <algorithm>
@@ -155,8 +157,8 @@ void run(Communicator& world, const Options& options) {
   for (std::size_t bytes = 64 << 10; bytes <= options.largest << 20; bytes *= 2) {
     const Row row = measure(world, bytes, options);
     if (!prints) continue;
-    // Of R ranks each reads its shard of R partial sums and writes it moved, and reads and writes R - 1
-    // moved shards. What a cache still holds costs less than memory does.
+    // Of R ranks each reads its shard of R partial sums and writes it moved, and reads and writes R
+    // - 1 moved shards. What a cache still holds costs less than memory does.
     const double least = static_cast<double>(bytes) * (3.0 * static_cast<double>(world.size()) - 1);
     std::printf("%10zu %12.1f %12.1f %8.2f %8.1f (%.1f)\n", row.bytes, row.ours * 1e6,
                 row.mpi * 1e6, row.mpi / row.ours, least / row.ours * 1e-9, limit * 1e-9);

@@ -41,8 +41,8 @@ LayerDescription batch_norm(NormScope scope, bool affine = true) {
   layer.batch_norm.scope = scope;
   layer.batch_norm.affine = affine;
   layer.batch_norm.leaves = 4;
-  // The variance of a leaf of two samples may be next to nothing, and third derivatives grow with the
-  // third power of one over its root: this bounds them.
+  // The variance of a leaf of two samples may be next to nothing, and third derivatives grow with
+  // the third power of one over its root: this bounds them.
   layer.batch_norm.epsilon = 0.1;
   return layer;
 }

@@ -1,4 +1,5 @@
-// Checks that are run with each of the processor's instruction sets, and the bytes that they compare.
+// Checks that are run with each of the processor's instruction sets, and the bytes that they
+// compare.
 #pragma once
 
 #include <gtest/gtest.h>

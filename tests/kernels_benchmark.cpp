@@ -31,8 +31,9 @@ void require(bool right, const char* what) {
   std::exit(1);
 }
 
-// The limit is measured anew beside each figure, since clocks and neighbours change by the minute. It
-// is float32's for bfloat16 too, which may be above it where the processor has an instruction for it.
+// The limit is measured anew beside each figure, since clocks and neighbours change by the minute.
+// It is float32's for bfloat16 too, which may be above it where the processor has an instruction
+// for it.
 void report(benchmark::State& state, double operations) {
   const double rate = 1e-9 * operations * static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = benchmark::Counter(rate, benchmark::Counter::kIsRate);

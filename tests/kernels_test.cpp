@@ -1,6 +1,6 @@
-// The kernels that work element by element against slow references, with tolerances derived from the
-// number of roundings, and against each other: every instruction set must give the same bits. Products
-// and sums over samples: product_test.cpp.
+// The kernels that work element by element against slow references, with tolerances derived from
+// the number of roundings, and against each other: every instruction set must give the same bits.
+// Products and sums over samples: product_test.cpp.
 #include "nn/kernels/kernels.hpp"
 
 #include <gtest/gtest.h>
@@ -112,8 +112,8 @@ TYPED_TEST(KernelsTest, ActivationsHoldFarFromZero) {
   });
 }
 
-// The nearest of the two bfloat16 around x, by its definition; the even one of two that are as near.
-// What is smaller than 2^-55 is zero.
+// The nearest of the two bfloat16 around x, by its definition; the even one of two that are as
+// near. What is smaller than 2^-55 is zero.
 float nearest_bfloat16(float x) {
   if (std::abs(x) < 0x1p-55f) return 0;
   const std::uint32_t low = std::bit_cast<std::uint32_t>(x) & 0xFFFF0000u;

@@ -1,9 +1,10 @@
 // What this machine can do at most, measured: the limits that benchmarks show beside their figures.
 //
-// Each function runs its work on `threads` threads at once and returns the rate of all together, the
-// best of several rounds: a limit is what the machine does when nothing disturbs it. Instructions are
-// the widest of this compiler's target, so build it on and for the machine (tests/nn.cmake does).
-// Local; starts threads of its own; what else runs meanwhile takes away from what is found.
+// Each function runs its work on `threads` threads at once and returns the rate of all together,
+// the best of several rounds: a limit is what the machine does when nothing disturbs it.
+// Instructions are the widest of this compiler's target, so build it on and for the machine
+// (tests/nn.cmake does). Local; starts threads of its own; what else runs meanwhile takes away from
+// what is found.
 #pragma once
 
 #include <benchmark/benchmark.h>

@@ -102,8 +102,8 @@ TEST(Network, SubtreesTogetherAreTheWholeTree) {
   }
 }
 
-// What a network of one layer computes under bfloat16 is what it computes in float32 of factors that
-// were rounded before.
+// What a network of one layer computes under bfloat16 is what it computes in float32 of factors
+// that were rounded before.
 TEST(Network, Bfloat16RoundsTheFactorsOfEveryProduct) {
   constexpr std::size_t kRows = 9, kInputs = 20, kOutputs = 7;
   const std::vector<LayerDescription> layers = {dense(kOutputs, Activation::tanh)};

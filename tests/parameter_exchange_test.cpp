@@ -152,8 +152,8 @@ std::vector<Options> all_options(const BucketSizes& buckets) {
 
 class ParameterExchangeSizes : public testing::TestWithParam<std::size_t> {};
 
-// Many patterns in turn through one object, as batches of different shapes come: the bits of the serial
-// tree on every rank, whichever rank raises the flag or none.
+// Many patterns in turn through one object, as batches of different shapes come: the bits of the
+// serial tree on every rank, whichever rank raises the flag or none.
 TEST_P(ParameterExchangeSizes, EqualsTheSerialTreeForEveryWayAndPattern) {
   const std::size_t elements = GetParam();
   constexpr std::size_t leaves = 8;
@@ -240,8 +240,8 @@ TEST(ParameterExchange, SharesAreDisjointAndCover) {
   }
 }
 
-// Each message rounds once, with a relative error of at most 2^-8, and no rank sends more than log2 L
-// sums of an element.
+// Each message rounds once, with a relative error of at most 2^-8, and no rank sends more than log2
+// L sums of an element.
 TEST(ParameterExchange, RoundedMessagesAreCloseAndTheSameOnAllRanks) {
   constexpr std::size_t elements = 50'000;
   const Gradients gradients(8, 999, 9);

@@ -1,5 +1,5 @@
-// Products and sums over samples against slow references, with tolerances derived from the number of
-// roundings, or bit by bit; every instruction set, and any cut of the work, gives the same bits.
+// Products and sums over samples against slow references, with tolerances derived from the number
+// of roundings, or bit by bit; every instruction set, and any cut of the work, gives the same bits.
 #include "nn/product.hpp"
 
 #include <gtest/gtest.h>
@@ -177,8 +177,8 @@ TYPED_TEST(ProductTest, WeightGradientIsTheLeafTreeBitByBit) {
   }
 }
 
-// Factors of any size and sign between 2^-70 and 2^10, some of which are zero for bfloat16 and some of
-// which cancel; rounded if `round` says so.
+// Factors of any size and sign between 2^-70 and 2^10, some of which are zero for bfloat16 and some
+// of which cancel; rounded if `round` says so.
 template <class T>
 Matrix<T> bfloat16_factors(std::size_t rows, std::size_t cols, std::uint32_t seed, bool round) {
   Matrix<T> matrix = uniform_matrix<T>(rows, cols, seed);

@@ -114,8 +114,8 @@ class Replica {
     return network_.forward(pass, parameters_.span(), rows, workspace_);
   }
 
-  // The gradient's sum over ten samples, in eight leaves, of which statistics then know; returns the mean
-  // loss.
+  // The gradient's sum over ten samples, in eight leaves, of which statistics then know; returns
+  // the mean loss.
   double gradient_of_batch(std::size_t first) {
     constexpr std::size_t kBatch = 10;
     std::vector<std::size_t> rows;

@@ -38,8 +38,8 @@ void flip(std::span<const float> parameters, std::size_t i) {
   std::memcpy(&value, &bits, sizeof bits);
 }
 
-// The last rank's weight number i changes before step `from` and, if it stays, before every step after
-// it. Returns what the run says, or nothing.
+// The last rank's weight number i changes before step `from` and, if it stays, before every step
+// after it. Returns what the run says, or nothing.
 std::string train_with_flips(std::size_t (*place)(const Training&), std::uint64_t from, bool stays,
                              const Config& config = wide_config()) {
   const auto data = test::small_dataset(200);

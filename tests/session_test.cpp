@@ -86,7 +86,8 @@ TEST(Session, AKilledRankEndsAll) {
   }
 }
 
-// It cannot say where it is; its memory can, to the ranks of its node, and the others do so themselves.
+// It cannot say where it is; its memory can, to the ranks of its node, and the others do so
+// themselves.
 TEST(Session, WhereEachRankIsIsSaidWhenOneIsStopped) {
   const Ending shared = run("sum_stop", 3);
   EXPECT_EQ(shared.exit_code, 4) << shared.output;

@@ -1,8 +1,9 @@
 // The sums over a batch of all ranks in the middle of a pass, for the layers that take any
 // (nn::BatchSum over comm::LeafSum).
 //
-// One exchange for each size of sums; layers of a size share it, since they come one after the other. Owns
-// them; a step allocates nothing here. One caller at a time. The constructor and total() are collective.
+// One exchange for each size of sums; layers of a size share it, since they come one after the
+// other. Owns them; a step allocates nothing here. One caller at a time. The constructor and
+// total() are collective.
 #pragma once
 
 #include <cstdint>

@@ -31,8 +31,8 @@ struct DataConfig {
   std::string validation;            // path, or empty; beside it `validation_fraction` is 0
 };
 
-// One entry of model.layers: { dense = N, ... }, { activation = "..." }, { batch_norm = true, ... } or
-// { dropout = p }.
+// One entry of model.layers: { dense = N, ... }, { activation = "..." }, { batch_norm = true, ... }
+// or { dropout = p }.
 struct LayerConfig {
   enum class Kind { dense, activation, dropout, batch_norm };
   Kind kind = Kind::dense;

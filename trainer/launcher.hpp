@@ -13,7 +13,8 @@ enum class Launcher {
   hydra,    // the mpirun or mpiexec of MPICH or Intel MPI
 };
 
-// Told from what they leave in the environment: `value_of` is like std::getenv, and null is not set.
+// Told from what they leave in the environment: `value_of` is like std::getenv, and null is not
+// set.
 Launcher find_launcher(const std::function<const char*(const char*)>& value_of);
 
 // "Open MPI's mpirun"; empty for none.

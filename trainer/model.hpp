@@ -27,8 +27,8 @@ nn::Network<float> build_network(const Config& config, const datasets::Dataset& 
 // Throws ConfigError if some layer cannot train on batches of so many samples.
 void check_batch_size(const Config& config, std::size_t batch_size);
 
-// A buffer below is the flat one of all parameters, or ends where the statistics begin, as a moment does;
-// then these are no part of it.
+// A buffer below is the flat one of all parameters, or ends where the statistics begin, as a moment
+// does; then these are no part of it.
 
 // buffer = the tensors' values. Throws CheckpointError, which names `origin`, unless names and
 // shapes are those of the layout.

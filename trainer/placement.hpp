@@ -1,5 +1,5 @@
-// Where the ranks run, what each may use of its node, and how many threads it works with. Reads what
-// the system says of processors.
+// Where the ranks run, what each may use of its node, and how many threads it works with. Reads
+// what the system says of processors.
 #pragma once
 
 #include <cstddef>
@@ -25,9 +25,9 @@ struct Allowance {
 Processors allowed_processors();
 Allowance allowance();
 
-// The threads of the rank that has `mine`; `all` are those of the ranks on one node, mine among them.
-// The number of its processors divided by the number of ranks that may run on any of them, but no
-// more than its share of any quota. At least 1. Pure.
+// The threads of the rank that has `mine`; `all` are those of the ranks on one node, mine among
+// them. The number of its processors divided by the number of ranks that may run on any of them,
+// but no more than its share of any quota. At least 1. Pure.
 std::size_t share_of(const Allowance& mine, std::span<const Allowance> all);
 
 // Where one rank runs, and on what.

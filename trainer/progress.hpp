@@ -55,8 +55,8 @@ std::string progress_line(const ProgressUpdate& update, std::optional<double> se
 // waited for samples for 1 % of the time or more, "  input 3 %" follows the rate.
 std::string epoch_line(const EpochSummary& summary);
 
-// "[#####-----] 50%  memory, all at once", in at most `width` columns: `done` of `all` stages are over
-// and `name` is under way. Without room the bar goes first.
+// "[#####-----] 50%  memory, all at once", in at most `width` columns: `done` of `all` stages are
+// over and `name` is under way. Without room the bar goes first.
 std::string stage_line(std::string_view name, std::size_t done, std::size_t all, std::size_t width);
 
 class Progress {

@@ -17,8 +17,8 @@ std::uint64_t hash_of(std::span<const float> values) {
   return XXH3_64bits(values.data(), values.size_bytes());
 }
 
-// The sum of a chunk's bits as whole numbers: any one that flips shows, and it costs a tenth of a hash,
-// which counts for something that is looked at twice a step.
+// The sum of a chunk's bits as whole numbers: any one that flips shows, and it costs a tenth of a
+// hash, which counts for something that is looked at twice a step.
 std::uint64_t sum_of_bits(std::span<const float> values) {
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i + 1 < values.size(); i += 2) {

@@ -1,14 +1,14 @@
 // Finds replicas that are no longer the same, and parameters that changed by themselves.
 //
-// Lockstep's promise is that all replicas hold the same bits; a memory that fails, or a mistake of the
-// program, would break it without a word. Two checks: the ranks compare hashes of all buckets, and of the
-// statistics behind them, from time to time; and a rank that moves its share remembers a check sum of every chunk, and looks, before it moves it
-// again, whether it still is what it was. (A change elsewhere in a replica lasts one step: the owner's
-// values overwrite it. A change in the owner's share would go to all replicas alike, and no comparison of
-// replicas could ever see it.)
+// Lockstep's promise is that all replicas hold the same bits; a memory that fails, or a mistake of
+// the program, would break it without a word. Two checks: the ranks compare hashes of all buckets,
+// and of the statistics behind them, from time to time; and a rank that moves its share remembers a
+// check sum of every chunk, and looks, before it moves it again, whether it still is what it was.
+// (A change elsewhere in a replica lasts one step: the owner's values overwrite it. A change in the
+// owner's share would go to all replicas alike, and no comparison of replicas could ever see it.)
 //
-// Hashes are XXH3 (Y. Collet, xxHash), which is no protection against intent. One caller at a time, but
-// for moves of distinct chunks. A rank alone has no replica to compare, and does neither.
+// Hashes are XXH3 (Y. Collet, xxHash), which is no protection against intent. One caller at a time,
+// but for moves of distinct chunks. A rank alone has no replica to compare, and does neither.
 #pragma once
 
 #include <cstddef>
@@ -33,8 +33,8 @@ class ReplicaGuard {
   // Views both.
   ReplicaGuard(const comm::ParameterExchange& exchange, comm::Communicator& communicator);
 
-  // Around the move of the parameters from `begin` on, a chunk at most, in update number `step`. Local.
-  // The first throws ReplicaError.
+  // Around the move of the parameters from `begin` on, a chunk at most, in update number `step`.
+  // Local. The first throws ReplicaError.
   void before_move(std::uint64_t step, std::size_t begin, std::span<const float> parameters) const;
   void after_move(std::size_t begin, std::span<const float> parameters);
 

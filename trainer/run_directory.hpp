@@ -57,8 +57,8 @@ class RunDirectory {
   // Adds one line to metrics.jsonl, handed to the system when this returns.
   void append_metrics(const nlohmann::ordered_json& metrics);
 
-  // Drops the lines of metrics.jsonl that tell of more than `step` updates (key "step"), those of an
-  // epoch cut short ("complete": false), which now goes on, and those that a killed process left
+  // Drops the lines of metrics.jsonl that tell of more than `step` updates (key "step"), those of
+  // an epoch cut short ("complete": false), which now goes on, and those that a killed process left
   // half-written: the file then reads as if the run had never gone on.
   void drop_metrics_after(std::uint64_t step);
 

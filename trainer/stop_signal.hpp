@@ -29,9 +29,9 @@ class StopSignal {
   // "SIGTERM", "SIGINT" or "SIGUSR1": the last that came; empty text if none did.
   const char* name() const;
 
-  // Has SIGTERM and SIGUSR1 ignored when this is destroyed. Signals sent to all ranks at once do not
-  // come at once: a rank that has stopped because of another's may get its own on its way out, and
-  // would die of it, although all went well.
+  // Has SIGTERM and SIGUSR1 ignored when this is destroyed. Signals sent to all ranks at once do
+  // not come at once: a rank that has stopped because of another's may get its own on its way out,
+  // and would die of it, although all went well.
   void ignore_late_ones();
 
  private:

@@ -12,8 +12,8 @@
 namespace lockstep::trainer {
 
 // The processors that this process would have if nobody had bound it to fewer: those of its control
-// group. A thread that ends at once asks for all there are and looks at what the system gives it; the
-// caller's own mask stays as it is.
+// group. A thread that ends at once asks for all there are and looks at what the system gives it;
+// the caller's own mask stays as it is.
 Processors unbound_processors();
 
 // How many cores `processors` belong to. A processor of which nothing is known below

@@ -2,8 +2,8 @@
 // keeps.
 //
 // Every rank holds one Training and calls it at the same places. It owns the replica (parameters,
-// its share of the moments, best parameters) and the state; what it says to people and to files goes through the
-// TrainingObserver, which only rank 0 needs. One caller at a time.
+// its share of the moments, best parameters) and the state; what it says to people and to files
+// goes through the TrainingObserver, which only rank 0 needs. One caller at a time.
 #pragma once
 
 #include <cstdint>

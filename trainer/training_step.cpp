@@ -145,8 +145,8 @@ void TrainingStep::compute_alone(const nn::Pass& pass, std::size_t rows, const L
   optimizer.update_all(move_.rule, gradient);
 }
 
-// A rank without samples has nothing to add, but its share to move, and takes part in the sums over the
-// batch that layers wait for.
+// A rank without samples has nothing to add, but its share to move, and takes part in the sums over
+// the batch that layers wait for.
 void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const LeafSums& sums,
                                        const Move& next_move, bool stop, Outcome& outcome) {
   Flow flow(exchange_);

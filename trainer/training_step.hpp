@@ -4,8 +4,9 @@
 // Each rank takes the samples of its leaves through forward, loss and backward, sums gradients over
 // the subtrees that it covers, and the ranks finish the tree. The optimizer then divides by the
 // samples and moves the replica. With several ranks each moves its share and gets the rest from the
-// others, while its backward pass goes on and the next forward pass begins. Owns its workspaces and the
-// parameters; nothing is allocated inside a step. One caller at a time.
+// others, while its backward pass goes on and the next forward pass begins. Owns its workspaces and
+// the parameters; nothing is allocated inside a step (clipping on several ranks apart). One caller
+// at a time.
 #pragma once
 
 #include <chrono>
@@ -45,25 +46,27 @@ class TrainingStep {
 
   // What came of a step, the same on every rank but for the time.
   struct Outcome {
-    // Euclidean norm of the mean gradient, before it is clipped, where it was wished for, is clipped by
-    // or the run is to stop.
+    // Euclidean norm of the mean gradient, before it is clipped, where it was wished for, is
+    // clipped by or the run is to stop.
     std::optional<double> gradient_norm;
     bool stop = false;      // some rank was asked to stop
     bool diverged = false;  // a sample's loss is not finite, or the norm is not
     std::chrono::steady_clock::time_point input_ready;  // when computing could begin
   };
 
+  // What moves parameters must outlive the thread that calls it, also during an exception.
+  ~TrainingStep() { exchange_.stop(); }
   TrainingStep(const TrainingStep&) = delete;
   TrainingStep& operator=(const TrainingStep&) = delete;
 
-  // Between steps; when several ranks have begun one, only after finish(). Zeros at first. Statistics
-  // are among them.
+  // Between steps; when several ranks have begun one, only after finish(). Zeros at first.
+  // Statistics are among them.
   std::span<const float> parameters() const { return exchange_.parameters(); }
   // To set them on every rank alike.
   std::span<float> parameters_to_set();
 
-  // Waits until the parameters are those after the last step, on this rank. All ranks call it before
-  // they call one another for anything else.
+  // Waits until the parameters are those after the last step, on this rank. All ranks call it
+  // before they call one another for anything else.
   void finish() { exchange_.finish(); }
 
   // Collective, between steps. Throws ReplicaError if the replicas are not the same.

@@ -1,26 +1,28 @@
 // One bucket on its way: from partial sums on every rank to moved parameters on every rank.
 //
-// A state machine without waits. Its stages, of which those that a layout does not need pass at once:
+// A state machine without waits. Its stages, of which those that a layout does not need pass at
+// once:
 //   filling     backward has not yet summed all of the bucket
-//   gathering   until all members of the group have; then each member takes a slice of the bucket, and
-//               sums it over the group's subtrees, which it reads from the members' memory
+//   gathering   until all members of the group have; then each member takes a slice of the bucket
+//               and sums it over the group's subtrees, which it reads from the members' memory
 //   reducing    groups exchange the slice's sums, member m with member m: each group's rank gets a
 //               shard of the slice, with all sums that belong to it
-//   summing     until backward reads the parameters no more; then the tree is finished over the shard, chunk by chunk, and its parameters move, unless the
-//               step holds its sums
+//   summing     until backward reads the parameters no more; then the tree is finished over the
+//               shard, chunk by chunk, and its parameters move, unless the step holds its sums
 //   holding     then until they may be used
 //   spreading   groups exchange the moved shards
 //   copying     members copy one another's slices
-// Between groups, with G of them, S subtrees a group (1 if G is a power of two) and B bytes a slice:
-//   halving     G a power of two: in log2 G rounds neighbours at distance 1, 2, 4, … of the tree hand
-//               each other half of what they hold, and add. B*(G-1)/G bytes out; back the same way
+// Between groups, with G of them, S subtrees a group (1 if G is a power of two) and B bytes a
+// slice:
+//   halving     G a power of two: in log2 G rounds neighbours at distance 1, 2, 4, … of the tree
+//               hand each other half of what they hold, and add. B*(G-1)/G bytes out; back likewise
 //   direct      any G: S messages to each owner at once. S*B*(G-1)/G bytes out; B*(G-1)/G back
-//   doubling, direct with shards as large as the bucket: `replicated`, for small buckets: every rank
-//               finishes the whole tree and moves all parameters, so that nothing comes back:
+//   doubling, direct with shards as large as the bucket: `replicated`, for small buckets: every
+//               rank finishes the whole tree and moves all parameters, so that nothing comes back:
 //               log2 G rounds (or one) of B bytes instead of 2 log2 G
 //
-// Refers to the ExchangeState and its memory. Not thread-safe: driven under its owner's lock. After an
-// error it is of no more use.
+// Refers to the ExchangeState and its memory. Not thread-safe: driven under its owner's lock. After
+// an error it is of no more use.
 #pragma once
 
 #include <cstddef>
@@ -44,9 +46,9 @@ class BucketExchange {
   bool advance();
 
   bool done() const { return stage_ == Stage::done; }
-  // Before the sums of this group are there.
   // Whether this rank's sums are there, where they are held, or have been used.
   bool is_summed() const { return stage_ >= Stage::holding; }
+  // Before the sums of this group are there.
   bool waits_for_gradients() const {
     return stage_ == Stage::filling || stage_ == Stage::gathering;
   }

@@ -1,5 +1,5 @@
-// What the buckets of one ParameterExchange share: who takes part, what belongs to the step under way,
-// and the memory that messages need.
+// What the buckets of one ParameterExchange share: who takes part, what belongs to the step under
+// way, and the memory that messages need.
 //
 // For the sources of comm only. Plain data; whoever drives the exchange has it to itself.
 #pragma once
@@ -21,8 +21,8 @@
 
 namespace lockstep::comm::detail {
 
-// Where sums of other groups are received, and added up with ours. A bucket holds one while its sums
-// are on their way, so no more buckets than there are slots are on their way at once.
+// Where sums of other groups are received, and added up with ours. A bucket holds one while its
+// sums are on their way, so no more buckets than there are slots are on their way at once.
 struct Slot {
   AlignedFloats memory;
   bool taken = false;
@@ -49,8 +49,8 @@ struct ExchangeState {
   bool holds = false;
   MoveParameters note;
   bool released = false;
-  // No gradient before this element is final yet, and no parameter before that one may move. Written by
-  // the rank's own thread.
+  // No gradient before this element is final yet, and no parameter before that one may move.
+  // Written by the rank's own thread.
   std::atomic<std::size_t> sums_final_from{0};
   std::atomic<std::size_t> movable_from{0};
   bool flags_known = false;

@@ -2,8 +2,9 @@
 //
 // A state machine without waits. Within a group flags are read from the members' memory; between G
 // groups it takes ceil(log2 G) rounds of one small message, in round k to the group 2^k further on
-// (dissemination: D. Hensgen, R. Finkel, U. Manber, Int. J. Parallel Programming 17, 1988). Nobody knows
-// the flags before all ranks have begun the step. Refers to the ExchangeState; not thread-safe.
+// (dissemination: D. Hensgen, R. Finkel, U. Manber, Int. J. Parallel Programming 17, 1988). Nobody
+// knows the flags before all ranks have begun the step. Refers to the ExchangeState; not
+// thread-safe.
 #pragma once
 
 #include <array>

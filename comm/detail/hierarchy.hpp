@@ -1,7 +1,7 @@
 // How the ranks of an exchange lie on nodes: the lower levels of the leaf tree are a node's own.
 //
-// With `members` ranks on each of `groups` nodes, and a node's ranks neighbours, rank g * members + m
-// is member m of group g, and a group's leaves are neighbours as well. Where nodes have different
+// With `members` ranks on each of `groups` nodes, and a node's ranks neighbours, rank g * members +
+// m is member m of group g, and a group's leaves are neighbours as well. Where nodes have different
 // numbers of ranks, every rank is a group of its own. Plain values; thread-safe; local; no MPI.
 #pragma once
 
@@ -24,8 +24,8 @@ struct Hierarchy {
 // The hierarchy of ranks of which rank r runs on node node_of[r], as `rank` sees it.
 Hierarchy hierarchy_of(std::span<const std::size_t> node_of, std::size_t rank);
 
-// The same for groups of `members` neighbours, whatever their nodes. Throws std::invalid_argument if
-// `members` does not divide the ranks.
+// The same for groups of `members` neighbours, whatever their nodes. Throws std::invalid_argument
+// if `members` does not divide the ranks.
 Hierarchy hierarchy_of_groups(std::size_t members, std::size_t ranks, std::size_t rank);
 
 // The leaves of all ranks of group g.

@@ -1,9 +1,9 @@
 // Memory of which every rank of a group has a segment: it writes its own and reads the others'.
 //
-// A group of one has private memory. Else the segments are POSIX shared memory, whose names are gone
-// as soon as all have mapped it, so that nothing is left behind however the run ends. Owns its
-// mappings; move-only; moved-from is null; a mapping that this process drops lives on in the others.
-// Zeros at first, at a multiple of 4 KiB.
+// A group of one has private memory. Else the segments are POSIX shared memory, whose names are
+// gone as soon as all have mapped it, so that nothing is left behind however the run ends. Owns its
+// mappings; move-only; moved-from is null; a mapping that this process drops lives on in the
+// others. Zeros at first, at a multiple of 4 KiB.
 #pragma once
 
 #include <cstddef>

@@ -20,9 +20,9 @@ using detail::SegmentLayout;
 namespace {
 
 constexpr std::size_t kMostSlots = 4;
-// How long the exchange's thread sleeps when nothing has come while the rank computes: at first about as
-// long as a round of messages takes, then longer. Waking up takes the core from a kernel, whose caches
-// and registers it disturbs: every 50 microseconds that cost a sixth of all computing.
+// How long the exchange's thread sleeps when nothing has come while the rank computes: at first
+// about as long as a round of messages takes, then longer. Waking up takes the core from a kernel,
+// whose caches and registers it disturbs: every 50 microseconds that cost a sixth of all computing.
 constexpr std::chrono::microseconds kShortestNap{50};
 constexpr std::chrono::microseconds kLongestNap{1000};
 
@@ -55,14 +55,15 @@ ParameterExchange::State::State(Communicator& parent, std::size_t leaves, std::s
   arrange(parent, options);
   plan_buckets(options);
   shared.leaf_present.resize(leaves);
-  watched = communicator && options.watched;
-  if (watched) {
-    shared.communicator->session->look_at = [this](std::size_t other) { return look_at(other); };
-  }
   const bool wanted = options.thread == Thread::always ||
                       (options.thread == Thread::between_nodes && shared.hierarchy.groups > 1);
   if (ranks > 1 && buckets.size() > 1 && wanted) {
     thread = std::thread([this] { drive_in_background(); });
+  }
+  // Last: the session must not ask an object whose construction failed.
+  watched = communicator && options.watched;
+  if (watched) {
+    shared.communicator->session->look_at = [this](std::size_t other) { return look_at(other); };
   }
 }
 
@@ -81,7 +82,9 @@ void ParameterExchange::State::arrange(Communicator& parent, const Options& opti
     set_hierarchy(detail::hierarchy_of_groups(options.group_ranks, ranks, rank));
   } else {
     set_hierarchy(options.shared_memory ? detail::hierarchy_of(node_of, rank) : alone);
-    if (options.shared_memory && shared.hierarchy.members == 1 && parent.local_size() > 1) {
+    const bool some_share_a_node =
+        std::ranges::adjacent_find(node_of) != node_of.end();  // the same on all ranks
+    if (options.shared_memory && shared.hierarchy.members == 1 && some_share_a_node) {
       why_not_shared = "the nodes have different numbers of ranks";
     }
   }
@@ -137,8 +140,8 @@ void ParameterExchange::State::plan_buckets(const Options& options) {
   }
 }
 
-// Buckets take slots in the order of backward, the same on all ranks: so the one that another rank waits
-// for is never held up by later ones.
+// Buckets take slots in the order of backward, the same on all ranks: so the one that another rank
+// waits for is never held up by later ones.
 bool ParameterExchange::State::advance() {
   bool further = flags->advance();
   shared.flags_known = flags->done();
@@ -232,6 +235,7 @@ void ParameterExchange::State::wait_until(const std::function<bool()>& done) {
       if (backoff.seconds() > communicator->timeout()) run_out_of_time(backoff.seconds());
     } catch (...) {
       error = std::current_exception();
+      if (!communicator) throw;  // what moves parameters has failed, and nobody else waits
       note_status();
       detail::give_up(*shared.communicator);
     }

@@ -1,7 +1,7 @@
 // What stands behind ParameterExchange: its parts, who drives them, and how it waits.
 //
-// For the sources of comm only. Driven by whoever holds the session's lock: the caller while it waits,
-// else the exchange's thread.
+// For the sources of comm only. Driven by whoever holds the session's lock: the caller while it
+// waits, else the exchange's thread.
 #pragma once
 
 #include <atomic>
@@ -40,7 +40,8 @@ struct ParameterExchange::State {
   // Goes on as far as it can without waiting; true if it came further.
   bool advance();
   void drive_in_background();
-  // Until done(); throws what Communicator says. The time limit counts from when something last came.
+  // Until done(); throws what Communicator says. The time limit counts from when something last
+  // came.
   void wait_until(const std::function<bool()>& done);
   // Sends or receives, through memory of this object; of at most most_transferred floats.
   static constexpr std::size_t most_transferred = std::size_t{1} << 20;

@@ -1,6 +1,6 @@
 // What a rank lets the others of its group read: how far it is, its parameters, its partial sums.
 //
-// A view of one member's NodeMemory::segment(). The counters only grow, by one a step, and are
+// A view of one member's NodeMemory::segment(). The counters of steps only grow, and all are
 // written by their rank alone; a reader that sees one sees what was written before it. Not
 // synchronised otherwise. Local; no MPI.
 #pragma once

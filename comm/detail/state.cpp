@@ -41,9 +41,9 @@ std::optional<RemoteError> take_alarm(SessionState& session, Tag tag) {
 }
 
 // Communication failed here, as it may on several ranks at once: all that wait for the same one run
-// out of time together. Tells the others, waits a moment for what they say of themselves, and returns
-// that, a line for each. Throws RemoteError if a lower rank says the same, so that only the lowest
-// reports it.
+// out of time together. Tells the others, waits a moment for what they say of themselves, and
+// returns that, a line for each. Throws RemoteError if a lower rank says the same, so that only the
+// lowest reports it.
 std::string settle_loss(SessionState& session) {
   if (session.exit_code_of == nullptr || !session.alarm) return "";
   constexpr double settling_time = 0.25;  // seconds; ranks seldom run out of time further apart

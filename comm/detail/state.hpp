@@ -40,8 +40,8 @@ struct SessionState {
       alarm_taken;     // by rank: its `failed` alarm of this together was received
   int alarm_code = 0;  // the message of this rank's alarm, as long as it is sent
   Requests alarm_sends;
-  // Where this rank is, which it tells a rank that gives up waiting, and what it can see of another rank
-  // that does not answer; that one is set while there is an exchange.
+  // Where this rank is, which it tells a rank that gives up waiting, and what it can see of another
+  // rank that does not answer; that one is set while there is an exchange.
   Status status;
   Status status_reply;  // as long as it is sent
   Requests status_sends;
@@ -102,10 +102,10 @@ void wait_all(CommunicatorState& state, Requests& requests, std::string_view wha
 // Throws RemoteError if another rank has raised an alarm that is heeded.
 void look_for_alarm(SessionState& session, Heed heed);
 
-// In the handler of an exception that ended a wait on `state`'s communicator: marks it as broken, tells
-// the other ranks if communication failed here, and throws on: RemoteError if a lower rank says the
-// same, so that only the lowest reports it; else the exception, a CommError with a line on where each
-// rank is.
+// In the handler of an exception that ended a wait on `state`'s communicator: marks it as broken,
+// tells the other ranks if communication failed here, and throws on: RemoteError if a lower rank
+// says the same, so that only the lowest reports it; else the exception, a CommError with a line on
+// where each rank is.
 [[noreturn]] void give_up(CommunicatorState& state);
 
 // Collective: every rank gives `mine` and gets from each rank r its counts[r] bytes, in rank order.

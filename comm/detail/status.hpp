@@ -29,8 +29,8 @@ struct Status {
   std::string text() const;  // "step 17, backward, bucket 2 of 4"
 };
 
-// One line for all ranks of which the same is known: "\n  ranks 0, 2: step 17, …". known[r] says it of
-// rank r.
+// One line for all ranks of which the same is known: "\n  ranks 0, 2: step 17, …". known[r] says it
+// of rank r.
 std::string describe_ranks(const std::vector<std::string>& known);
 
 }  // namespace lockstep::comm::detail

@@ -34,7 +34,8 @@ bool has_pairs([[maybe_unused]] std::int64_t target) {
 // Of what is built, what this processor has and may be used.
 std::int64_t usable_targets() {
 #if defined(__aarch64__)
-  // Highway would ask for AES, which not all processors have and no kernel uses; NEON they all have.
+  // Highway would ask for AES, which not all processors have and no kernel uses; NEON they all
+  // have.
   return kBuiltTargets;
 #else
   return hwy::SupportedTargets() & kBuiltTargets;

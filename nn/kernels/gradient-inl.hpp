@@ -117,8 +117,8 @@ HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
   if (!present) node.clear();
 }
 
-// Sums the products over the samples of one leaf, in blocks; most leaves are one. The first step of a
-// leaf stands where its first row would, also where steps are fewer than rows.
+// Sums the products over the samples of one leaf, in blocks; most leaves are one. The first step of
+// a leaf stands where its first row would, also where steps are fewer than rows.
 template <class T, class Terms>
 struct LeafProducts {
   const T* x;
@@ -146,8 +146,9 @@ struct LeafProducts {
   }
 };
 
-// Has the cache lines of kRows rows of `cols` elements, `stride` apart, brought into the second-level
-// cache: asked for in the first, so many lines at once would hold up the factors that are read there.
+// Has the cache lines of kRows rows of `cols` elements, `stride` apart, brought into the
+// second-level cache: asked for in the first, so many lines at once would hold up the factors that
+// are read there.
 template <std::size_t kRows, class T>
 HWY_INLINE void prefetch_rows(const T* values, std::size_t cols, std::size_t stride) {
   for (std::size_t r = 0; r < kRows; ++r, values += stride) {
@@ -213,8 +214,8 @@ void weight_gradient(const WeightGradient<T>& job, std::size_t input_begin, std:
   }
 }
 
-// Sums a group of columns over the samples of one leaf, in blocks. add_row(row, node) adds what a sample
-// has to give.
+// Sums a group of columns over the samples of one leaf, in blocks. add_row(row, node) adds what a
+// sample has to give.
 template <class AddRow>
 struct LeafColumns {
   AddRow add_row;

@@ -1,8 +1,8 @@
 // The kernels, compiled once per instruction set by Highway's foreach_target.
 //
 // The build sets the compiler's baseline for this file to the lowest set that is wanted, so nothing
-// here may run before nn/kernels/dispatch.cpp has seen that the processor has it, and nothing of the
-// standard library's that other files use too may be compiled here.
+// here may run before nn/kernels/dispatch.cpp has seen that the processor has it, and nothing of
+// the standard library's that other files use too may be compiled here.
 #include "nn/kernels/kernels.hpp"
 #include "nn/kernels/tables.hpp"
 

@@ -83,9 +83,9 @@ struct Update {
   }
 };
 
-// The gradient of a dense layer's weights over one subtree of leaves:
-// d_weights[i, j] = sum over rows m of x[m, i] d_y[m, j], leaf by leaf, leaves in the binary tree.
-// Leaf l of the subtree holds rows [leaf_rows[l], leaf_rows[l + 1]); empty leaves are no part of it.
+// The gradient of a dense layer's weights over one subtree of leaves: d_weights[i, j] = sum over
+// rows m of x[m, i] d_y[m, j], leaf by leaf, leaves in the binary tree. Leaf l of the subtree holds
+// rows [leaf_rows[l], leaf_rows[l + 1]); empty leaves are no part of it.
 //
 // The factors may stand where they are or be packed, so that the sums run through consecutive
 // memory. x[m, i] is x[i / tile_inputs * x_strip + m * x_step + i % tile_inputs], and d_y[m, j] is
@@ -99,14 +99,15 @@ struct WeightGradient {
   std::size_t inputs = 0;
   std::size_t outputs = 0;
   std::span<const std::size_t> leaf_rows = {};  // 2^k + 1 bounds
-  // inputs × outputs, no padding. Written (=), unless there is an update: then d_weights stays as it
-  // is, and the parameters move by the gradient at once.
+  // inputs × outputs, no padding. Written (=), unless there is an update: then d_weights stays as
+  // it is, and the parameters move by the gradient at once.
   T* d_weights = nullptr;
   const Update<T>* update = nullptr;
 };
 
 // Columns brought to mean 0 and deviation 1, and from there to what is learnt (nn/batch_norm.hpp):
-// n = (x - mean) * inverse, y = n * weight + bias. An element for each column, aligned and padded as a row.
+// n = (x - mean) * inverse, y = n * weight + bias. An element for each column, aligned and padded
+// as a row.
 template <class T>
 struct Normalization {
   const T* mean = nullptr;
@@ -125,19 +126,19 @@ struct Normalization {
 inline constexpr std::size_t kSlotLeaves = 8;
 inline constexpr std::size_t kSlotsPerLeaf = 4;
 
-// Products of bfloat16 factors two terms at a time, where the processor has an instruction for it: the
-// same bits as Kernels gives for the same factors. A pair of factors is an element of T
+// Products of bfloat16 factors two terms at a time, where the processor has an instruction for it:
+// the same bits as Kernels gives for the same factors. A pair of factors is an element of T
 // (pairs-inl.hpp); tiles have the same shape as for single factors.
 template <class T>
 struct PairKernels {
-  // pairs[m, i] = the pair of rows[m, 2 i] and rows[m, 2 i + 1], zero beyond the columns. The factors
-  // are rounded already, here and in the packing below.
+  // pairs[m, i] = the pair of rows[m, 2 i] and rows[m, 2 i + 1], zero beyond the columns. The
+  // factors are rounded already, here and in the packing below.
   void (*pack_pairs)(MatrixView<const T> rows, MatrixView<T> pairs);
   // As in Kernels, but rows of a are pairs; a.cols is still the depth.
   void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
                          std::size_t panel, std::size_t panels);
-  // As in Kernels, with pairs of neighbouring rows: rows [begin, end), which are of one leaf, become
-  // the steps from `step` on. The first step of a leaf stands where its first row would.
+  // As in Kernels, with pairs of neighbouring rows: rows [begin, end), which are of one leaf,
+  // become the steps from `step` on. The first step of a leaf stands where its first row would.
   void (*pack_panels)(MatrixView<const T>, std::size_t begin, std::size_t end, std::size_t step,
                       T* packed);
   void (*pack_strips)(MatrixView<const T>, std::size_t begin, std::size_t end, std::size_t step,
@@ -156,16 +157,16 @@ struct Kernels {
   // Rows [row_begin, row_end) of the columns of `panels` panels, at most kPanelsAtOnce.
   void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
                          std::size_t panel, std::size_t panels);
-  // Rows [begin, end) of the matrix brought into the order that WeightGradient tells of, with steps of
-  // panel_width or tile_inputs, and panels or strips of as many steps as the matrix has rows.
+  // Rows [begin, end) of the matrix brought into the order that WeightGradient tells of, with steps
+  // of panel_width or tile_inputs, and panels or strips of as many steps as the matrix has rows.
   void (*pack_panels)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
   void (*pack_strips)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
   // Inputs [input_begin, input_end) for the outputs of a panel; input_begin is a multiple of
   // tile_inputs.
   void (*weight_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end,
                           std::size_t panel);
-  // The same for a few samples (slots-inl.hpp), for inputs [input_begin, input_end) and all outputs.
-  // Factors stand where they are: x_strip is tile_inputs, d_y_panel is panel_width.
+  // The same for a few samples (slots-inl.hpp), for inputs [input_begin, input_end) and all
+  // outputs. Factors stand where they are: x_strip is tile_inputs, d_y_panel is panel_width.
   void (*slot_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end);
   // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.
   void (*bias_gradient)(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias);
@@ -173,27 +174,27 @@ struct Kernels {
   // sums[j] = sum over rows m of (x[m, j] - mean[j])^2, in the same tree. sums has any alignment.
   void (*squared_deviations)(MatrixView<const T> x, const T* mean,
                              std::span<const std::size_t> leaf_rows, T* sums);
-  // d_bias[j] = sum over rows m of d_y[m, j], d_weight[j] that of d_y[m, j] n[m, j], in the same tree.
-  // Both have any alignment.
+  // d_bias[j] = sum over rows m of d_y[m, j], d_weight[j] that of d_y[m, j] n[m, j], in the same
+  // tree. Both have any alignment.
   void (*normalization_gradient)(const Normalization<T>&, MatrixView<const T> x,
                                  MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows,
                                  T* d_bias, T* d_weight);
   // y = n * weight + bias, row by row.
   void (*normalize)(const Normalization<T>&, MatrixView<const T> x, MatrixView<T> y);
-  // d_x = weight * inverse * (d_y - mean_d_y - n * mean_d_y_n), row by row, where what is smaller than
-  // 2^-96 counts as zero (see activation_backward). The means are those of d_y and of d_y * n.
+  // d_x = weight * inverse * (d_y - mean_d_y - n * mean_d_y_n), row by row, where what is smaller
+  // than 2^-96 counts as zero (see activation_backward). The means are those of d_y and of d_y * n.
   void (*normalization_backward)(const Normalization<T>&, MatrixView<const T> x,
                                  MatrixView<const T> d_y, const T* mean_d_y, const T* mean_d_y_n,
                                  MatrixView<T> d_x);
 
-  // Every element rounded to bfloat16 as nn/precision.hpp tells; NaN stays NaN, and what is too large
-  // becomes infinite.
+  // Every element rounded to bfloat16 as nn/precision.hpp tells; NaN stays NaN, and what is too
+  // large becomes infinite.
   void (*round_to_bfloat16)(MatrixView<T>);
 
   // z = activation(z), row by row.
   void (*activate)(Activation, T slope, MatrixView<T> z);
-  // d_y *= activation'(y), row by row; softmax: d_y = y (d_y - sum y d_y). What is smaller than 2^-96
-  // (double: 2^-960) counts as zero, here and in the loss's gradient.
+  // d_y *= activation'(y), row by row; softmax: d_y = y (d_y - sum y d_y). What is smaller than
+  // 2^-96 (double: 2^-960) counts as zero, here and in the loss's gradient.
   void (*activation_backward)(Activation, T slope, MatrixView<const T> y, MatrixView<T> d_y);
 
   // Cross-entropy of softmax(z) against a class. loss[m] = -log softmax(z[m])[label[m]];
@@ -204,8 +205,8 @@ struct Kernels {
   void (*mean_squared_error)(MatrixView<const T> y, MatrixView<const T> t, T* loss,
                              MatrixView<T> d_y);
 
-  // Moves `count` consecutive parameters by their gradient's sum over the batch; count is a multiple
-  // of kLanes.
+  // Moves `count` consecutive parameters by their gradient's sum over the batch; count is a
+  // multiple of kLanes.
   void (*update)(const Update<T>&, const T* gradient, std::size_t count);
   // Sum of (scale * v)^2, added up over kLanes lanes in T; count is a multiple of kLanes.
   double (*sum_of_squares)(const T* values, std::size_t count, T scale);

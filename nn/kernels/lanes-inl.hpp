@@ -41,8 +41,8 @@ inline constexpr std::size_t kRegister = hn::MaxLanes(Tag<T>());  // elements of
 template <class T>
 inline constexpr std::size_t kRegisters = kLanes / kRegister<T>;  // registers of a group of lanes
 
-// f(0), …, f(kCount - 1), each argument a constant: for arrays of registers, which a compiler keeps in
-// registers only where it sees every index before it thinks about loops.
+// f(0), …, f(kCount - 1), each argument a constant: for arrays of registers, which a compiler keeps
+// in registers only where it sees every index before it thinks about loops.
 template <std::size_t kCount, class F>
 HWY_INLINE void unrolled(const F& f) {
   [&]<std::size_t... I>(std::index_sequence<I...>) LOCKSTEP_LAMBDA {
@@ -77,10 +77,11 @@ HWY_INLINE hn::Mask<Tag<T>> valid_lanes(std::size_t col, std::size_t r, std::siz
   return hn::FirstN(Tag<T>(), first < cols ? cols - first : 0);
 }
 
-// Derivatives and moments below this size count as zero. Units that are saturated and classes that are
-// as good as ruled out have derivatives so small that products with them would be subnormal numbers,
-// for each of which a processor may take a hundred cycles; and a moment whose gradient has died out
-// would end among them for good, since there 0.9 times the smallest number is that number again.
+// Derivatives and moments below this size count as zero. Units that are saturated and classes that
+// are as good as ruled out have derivatives so small that products with them would be subnormal
+// numbers, for each of which a processor may take a hundred cycles; and a moment whose gradient has
+// died out would end among them for good, since there 0.9 times the smallest number is that number
+// again.
 template <class T>
 inline constexpr T kLeast = std::is_same_v<T, float> ? T(0x1p-96) : T(0x1p-960);
 
@@ -90,8 +91,8 @@ HWY_INLINE V without_tiny(D d, V values) {
   return hn::IfThenZeroElse(hn::Lt(hn::Abs(values), least), values);  // NaN stays NaN
 }
 
-// The largest of a row, whose lanes beyond the columns may hold anything. Which one it is where there
-// is a NaN depends on the processor.
+// The largest of a row, whose lanes beyond the columns may hold anything. Which one it is where
+// there is a NaN depends on the processor.
 template <class T>
 HWY_INLINE T largest(const T* row, std::size_t cols) {
   const Tag<T> d;

@@ -111,9 +111,9 @@ void pack_panels(MatrixView<const T> matrix, std::size_t begin, std::size_t end,
             packed + begin * kPanel<T>);
 }
 
-// Several rows at a time, so that what a strip gets is whole cache lines: strips are pages apart, and
-// lines that are written in pieces may leave the cache in between. A strip that is not whole has
-// anything beyond its columns.
+// Several rows at a time, so that what a strip gets is whole cache lines: strips are pages apart,
+// and lines that are written in pieces may leave the cache in between. A strip that is not whole
+// has anything beyond its columns.
 template <class T>
 void pack_strips(MatrixView<const T> matrix, std::size_t begin, std::size_t end, T* packed) {
   constexpr std::size_t kRowsAtOnce = 8;

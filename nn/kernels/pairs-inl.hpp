@@ -1,12 +1,13 @@
-// Products of bfloat16 factors, two terms in one instruction. Included once per instruction set; there
-// is something here for those whose processors may have that instruction.
+// Products of bfloat16 factors, two terms in one instruction. Included once per instruction set;
+// there is something here for those whose processors may have that instruction.
 //
 // A pair is 32 bits, kept as a float that nobody computes with: the factor of the first term in the
 // upper half, that of the second in the lower. AVX-512's vdpbf16ps adds to a sum the product of the
-// upper halves and then that of the lower ones, each exact, each addition rounded to nearest, ties to
-// even: the bits of two fused multiply-adds in sequence. That is so only while no subnormal number
-// comes up, which nn/precision.hpp sees to. An odd number of terms is filled up by a pair's lower
-// halves of zero: the sum it is added to began as +0, so it is never -0, and 0 changes none other.
+// upper halves and then that of the lower ones, each exact, each addition rounded to nearest, ties
+// to even: the bits of two fused multiply-adds in sequence. That is so only while no subnormal
+// number comes up, which nn/precision.hpp sees to. An odd number of terms is filled up by a pair's
+// lower halves of zero: the sum it is added to began as +0, so it is never -0, and 0 changes none
+// other.
 #if defined(LOCKSTEP_NN_PAIRS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef LOCKSTEP_NN_PAIRS_INL
 #undef LOCKSTEP_NN_PAIRS_INL
@@ -32,8 +33,9 @@ namespace HWY_NAMESPACE {
 struct Pairs {
   static constexpr std::size_t kTerms = 2;
 
-  // sum + a b of the upper halves + a b of the lower halves. By its name, since a compiler's function
-  // for it could be a part of such functions only as are compiled for this instruction too.
+  // sum + a b of the upper halves + a b of the lower halves. By its name, since a compiler's
+  // function for it could be a part of such functions only as are compiled for this instruction
+  // too.
   template <class V>
   static HWY_INLINE V multiply_add(V a, V b, V sum) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
@@ -60,7 +62,8 @@ struct PairRounded {
   }
 };
 
-// The same for factors that are to be rounded: as RoundToBfloat16 does, by a third of its instructions.
+// The same for factors that are to be rounded: as RoundToBfloat16 does, by a third of its
+// instructions.
 struct RoundAndPair {
   template <class V>
   HWY_INLINE V beside(V first, V second) const {
@@ -114,7 +117,8 @@ inline void pack_pairs(MatrixView<const float> rows, MatrixView<float> pairs) {
   }
 }
 
-// to = the pairs of two rows, for the `cols` columns of a panel, zero beyond them. No second row: null.
+// to = the pairs of two rows, for the `cols` columns of a panel, zero beyond them. No second row:
+// null.
 template <class MakePairs>
 HWY_INLINE void pack_panel_pair(const float* first, const float* second, std::size_t cols,
                                 float* to, const MakePairs& make) {

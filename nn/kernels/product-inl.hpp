@@ -119,8 +119,8 @@ HWY_INLINE void multiply_up_to(const PanelBlock<T, Terms>& block, std::size_t ro
   multiply_rows<kRows>(block, row);
 }
 
-// Rows are shared out evenly among the fewest tiles: a tile of one or two rows at the end would take
-// nearly as long as a whole one.
+// Rows are shared out evenly among the fewest tiles: a tile of one or two rows at the end would
+// take nearly as long as a whole one.
 template <class T, class Terms>
 void multiply_block(const PanelBlock<T, Terms>& block) {
   const std::size_t rows = block.a.rows;

@@ -22,7 +22,8 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// Where the samples stand. Slot l * kSlotsPerLeaf + i is that of sample i of leaf l, if it has so many.
+// Where the samples stand. Slot l * kSlotsPerLeaf + i is that of sample i of leaf l, if it has so
+// many.
 template <class T>
 struct Slots {
   HWY_INLINE explicit Slots(const WeightGradient<T>& job) {
@@ -114,8 +115,8 @@ struct MoveParameters {
   }
 };
 
-// kRows inputs from `input` on, by kVectors registers of outputs from `output` on, all of them or the
-// first `cols`.
+// kRows inputs from `input` on, by kVectors registers of outputs from `output` on, all of them or
+// the first `cols`.
 template <std::size_t kLeaves, std::size_t kRows, std::size_t kVectors, bool kAll, class T,
           class Use>
 HWY_INLINE void slot_tile(const Slots<T>& slots, std::size_t outputs, std::size_t input,
@@ -153,8 +154,8 @@ HWY_INLINE void slot_row(const Slots<T>& slots, std::size_t outputs, std::size_t
   }
 }
 
-// From the last input to the first: the forward product went from the first to the last, so those at
-// the end are still in the nearest cache, and those at the start will be for the next forward.
+// From the last input to the first: the forward product went from the first to the last, so those
+// at the end are still in the nearest cache, and those at the start will be for the next forward.
 // Not inlined, so that each has the registers to itself; `use` by value, so that it is in them.
 template <std::size_t kLeaves, class T, class Use>
 HWY_NOINLINE void slot_gradient_of(const WeightGradient<T>& job, const Slots<T>& slots,

@@ -16,8 +16,8 @@ extern const std::int64_t kBuiltTargets;
 extern const std::int64_t kPairsTarget;
 inline constexpr std::string_view kPairsName = "AVX3_BF16";
 
-// The table for the best of them that Highway finds supported; there must be one. `pairs` only where
-// that is kPairsTarget, and the processor has the instruction.
+// The table for the best of them that Highway finds supported; there must be one. `pairs` only
+// where that is kPairsTarget, and the processor has the instruction.
 const Kernels<float>& best_table(float, bool pairs);
 const Kernels<double>& best_table(double, bool pairs);
 

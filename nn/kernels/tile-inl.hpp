@@ -78,8 +78,8 @@ struct Tile {
                  LOCKSTEP_LAMBDA { s = hn::Zero(Tag<T>()); });
   }
 
-  // sum[r, :] = sum over p < steps of a[r, p] b[p, :], in sequence. Rows of a are reached from every
-  // third one, which spares address registers.
+  // sum[r, :] = sum over p < steps of a[r, p] b[p, :], in sequence. Rows of a are reached from
+  // every third one, which spares address registers.
   template <class Terms>
   HWY_INLINE void multiply(std::size_t steps, const TileFactors<T, Terms>& factors) {
     const Tag<T> d;

@@ -1,5 +1,5 @@
-// Optimizer updates: parameters and moments are read and written once. Included once per instruction
-// set.
+// Optimizer updates: parameters and moments are read and written once. Included once per
+// instruction set.
 #if defined(LOCKSTEP_NN_UPDATE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef LOCKSTEP_NN_UPDATE_INL
 #undef LOCKSTEP_NN_UPDATE_INL

@@ -11,8 +11,8 @@
 namespace lockstep::trainer {
 namespace {
 
-// Less than this share of a host's cores, or of the most threads, is a finding: 3 ranks x 2 threads on
-// 8 cores are not.
+// Less than this share of a host's cores, or of the most threads, is a finding: 3 ranks x 2 threads
+// on 8 cores are not.
 constexpr double kEnough = 0.75;
 
 bool much_less(std::size_t a, std::size_t b) {
@@ -28,8 +28,8 @@ struct Host {
   std::size_t cores = 1;    // that they could use, at most as many as a quota of all of them allows
 };
 
-// The findings of all hosts, gathered by kind: the first of a kind says what is wrong, the others add
-// their ranks.
+// The findings of all hosts, gathered by kind: the first of a kind says what is wrong, the others
+// add their ranks.
 class Judge {
  public:
   Judge(std::span<const RankPlacement> placements, Launcher launcher)

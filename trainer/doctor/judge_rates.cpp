@@ -13,7 +13,8 @@ namespace {
 constexpr double kProcessorShare = 0.9;  // less of the time on a processor is a finding
 constexpr double kTogether = 0.6;  // of a lone thread's rate: clocks fall when all cores are busy
 constexpr double kLag = 0.2;       // behind the fastest
-// A gradient's messages wait for these; shared memory and the networks of clusters keep well within.
+// A gradient's messages wait for these; shared memory and the networks of clusters keep well
+// within.
 constexpr double kLatencyInside = 50e-6, kLatencyBetween = 200e-6;   // seconds
 constexpr double kBandwidthInside = 1e9, kBandwidthBetween = 0.5e9;  // bytes a second
 

@@ -40,8 +40,8 @@ struct Measurements {
   std::vector<TogetherRates> together;  // of each rank
 };
 
-// The pairs of ranks to time, within hosts and between them: all where there are few, otherwise some
-// that reach every host and, in the first hosts, the nearest and the farthest rank. Pure.
+// The pairs of ranks to time, within hosts and between them: all where there are few, otherwise
+// some that reach every host and, in the first hosts, the nearest and the farthest rank. Pure.
 std::vector<comm::RankPair> pairs_to_time(std::span<const RankPlacement> placements);
 
 struct MeasureOptions {

@@ -34,7 +34,8 @@ double processor_seconds_of_this_thread() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// A 128 x 256 matrix of ones times a 256 x 256 matrix of halves: 16.8 million operations, and 0.5 MB.
+// A 128 x 256 matrix of ones times a 256 x 256 matrix of halves: 16.8 million operations, and 0.5
+// MB.
 class Gemm {
  public:
   Gemm() : a_(kRows, kDepth), c_(kRows, kCols), b_(kDepth * kCols) {
@@ -72,8 +73,8 @@ class Gemm {
   nn::AlignedBuffer<float> b_;
 };
 
-// Gradient descent with a gradient of one everywhere. A run moves a stretch of it, so that the clock
-// is looked at often enough.
+// Gradient descent with a gradient of one everywhere. A run moves a stretch of it, so that the
+// clock is looked at often enough.
 class Memory {
  public:
   explicit Memory(std::size_t bytes)

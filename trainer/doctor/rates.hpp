@@ -1,9 +1,9 @@
 // How fast this process computes and reaches memory, with lockstep's own float32 kernels.
 //
-// Each call starts as many threads as it is told, which inherit the caller's mask, lets them work for
-// the time given, each on memory of its own, and says what they did. Before they begin, when all is
-// prepared, the calling thread calls `ready`, where several ranks may wait for one another; otherwise
-// it only waits. The results are checked: a wrong one throws std::runtime_error. Local.
+// Each call starts as many threads as it is told, which inherit the caller's mask, lets them work
+// for the time given, each on memory of its own, and says what they did. Before they begin, when
+// all is prepared, the calling thread calls `ready`, where several ranks may wait for one another;
+// otherwise it only waits. The results are checked: a wrong one throws std::runtime_error. Local.
 #pragma once
 
 #include <cstddef>

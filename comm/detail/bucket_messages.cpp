@@ -1,0 +1,231 @@
+// The part of BucketExchange that speaks with other groups.
+#include <algorithm>
+
+#include "comm/detail/bucket_exchange.hpp"
+#include "comm/detail/rounded.hpp"
+
+namespace lockstep::comm::detail {
+namespace {
+
+std::size_t whole_chunks(std::size_t floats) {
+  return (floats + chunk - 1) / chunk * chunk;
+}
+
+}  // namespace
+
+// Slot memory: with several members first the group's own sums of the slice, one for each subtree;
+// then what is received.
+float* BucketExchange::sums(std::size_t i) const {
+  if (state_.hierarchy.members == 1) return state_.own_segment().partial(i) + slice_.begin;
+  return slot_->memory.data() + i * whole_chunks(slice_.size());
+}
+
+float* BucketExchange::received(std::size_t i) const {
+  const std::size_t own = state_.hierarchy.members == 1
+                              ? 0
+                              : state_.own_group_subtrees().size() * whole_chunks(slice_.size());
+  return slot_->memory.data() + own + i * whole_chunks(shard_.size());
+}
+
+std::size_t BucketExchange::slot_size() const {
+  const Hierarchy& h = state_.hierarchy;
+  if (h.groups == 1) return 0;
+  std::size_t floats =
+      h.members == 1 ? 0 : state_.own_group_subtrees().size() * whole_chunks(slice_.size());
+  if (plan_.pairwise) return floats + whole_chunks(slice_.size());
+  for (std::size_t g = 0; g < h.groups; ++g) {
+    if (g != h.group) floats += state_.subtrees_of_group[g].size() * whole_chunks(shard_.size());
+  }
+  return floats;
+}
+
+bool BucketExchange::take_slot() {
+  for (Slot& slot : state_.slots) {
+    if (slot.taken) continue;
+    slot.taken = true;
+    slot_ = &slot;
+    return true;
+  }
+  return false;
+}
+
+void BucketExchange::release_slot() {
+  if (slot_ == nullptr) return;
+  slot_->taken = false;
+  slot_ = nullptr;
+}
+
+std::size_t BucketExchange::peer(std::size_t group) const {
+  return state_.hierarchy.rank_of(group, state_.hierarchy.member);
+}
+
+std::size_t BucketExchange::partner(std::size_t round) const {
+  return state_.hierarchy.group ^ (std::size_t{1} << round);
+}
+
+Shard BucketExchange::kept(std::size_t rounds) const {
+  return kept_of(plan_, state_.hierarchy, rounds);
+}
+
+// What is summed up in `group` after so many rounds: the leaves of the groups that it then has met.
+Subtree BucketExchange::subtree_after(std::size_t rounds, std::size_t group) const {
+  const Subtree own = state_.subtrees_of_group[group].front();
+  const std::size_t first_group = group >> rounds << rounds;
+  return {state_.subtrees_of_group[first_group].front().first, own.size << rounds};
+}
+
+void BucketExchange::start_reducing() {
+  requests_.clear();
+  round_ = 0;
+  if (plan_.pairwise) {
+    start_halving_round();
+    return;
+  }
+  receive_pieces();
+  send_pieces();
+}
+
+// A sum that is sent is not looked at any more, so it may be rounded where it stands.
+void BucketExchange::send_sums(float* values, std::size_t count, std::size_t to) {
+  if (rounds_sums()) round_in_place(values, count);
+  requests_.send(state_.communicator->comm, values, count * bytes_of_sum(), to,
+                 sums_tag(plan_.index));
+}
+
+void BucketExchange::receive_sums(float* values, std::size_t count, std::size_t from) {
+  requests_.receive(state_.communicator->comm, values, count * bytes_of_sum(), from,
+                    sums_tag(plan_.index));
+}
+
+// Sums that no sample went into are neither sent nor waited for.
+void BucketExchange::start_halving_round() {
+  const std::size_t other = partner(round_);
+  const Shard held = kept(round_);
+  const Shard keep = kept(round_ + 1);
+  const Shard give =
+      plan_.replicated ? held : half_of(held, !keeps_upper(state_.hierarchy, round_));
+  if (keep.size() > 0 && state_.present(subtree_after(round_, other))) {
+    receive_sums(received(0), keep.size(), peer(other));
+  }
+  if (give.size() > 0 && state_.present(subtree_after(round_, state_.hierarchy.group))) {
+    send_sums(sums(0) + (give.begin - slice_.begin), give.size(), peer(other));
+  }
+}
+
+void BucketExchange::add_round() {
+  const Shard keep = kept(round_ + 1);
+  float* own = sums(0) + (keep.begin - slice_.begin);
+  if (!state_.present(subtree_after(round_, partner(round_)))) return;
+  if (rounds_sums()) expand_in_place(received(0), keep.size());
+  if (state_.present(subtree_after(round_, state_.hierarchy.group))) {
+    add_to(own, received(0), keep.size());
+  } else {
+    std::copy_n(received(0), keep.size(), own);
+  }
+}
+
+void BucketExchange::receive_pieces() {
+  const Hierarchy& h = state_.hierarchy;
+  std::size_t place = 0;
+  for (std::size_t i = 1; i < h.groups; ++i) {
+    const std::size_t from = (h.group + h.groups - i) % h.groups;
+    for (const Subtree& subtree : state_.subtrees_of_group[from]) {
+      float* piece = received(place++);
+      if (shard_.size() == 0 || !state_.present(subtree)) continue;
+      receive_sums(piece, shard_.size(), peer(from));
+    }
+  }
+}
+
+void BucketExchange::send_pieces() {
+  const Hierarchy& h = state_.hierarchy;
+  const auto& subtrees = state_.own_group_subtrees();
+  for (std::size_t i = 1; i < h.groups; ++i) {
+    const std::size_t to = (h.group + i) % h.groups;
+    const Shard piece = plan_.replicated ? slice_ : shard_of(to, h.groups, slice_);
+    for (std::size_t s = 0; s < subtrees.size(); ++s) {
+      if (piece.size() == 0 || !state_.present(subtrees[s])) continue;
+      send_sums(sums(s) + (piece.begin - slice_.begin), piece.size(), peer(to));
+    }
+  }
+}
+
+bool BucketExchange::reduce() {
+  if (!requests_.test()) return false;
+  if (plan_.pairwise) {
+    add_round();
+    if (++round_ < rounds_) {
+      requests_.clear();
+      start_halving_round();
+      return true;
+    }
+  }
+  if (plan_.pairwise && !plan_.replicated) keep_sum();
+  stage_ = Stage::summing;
+  return true;
+}
+
+// The slot is for the next bucket, should this one have to wait until its parameters may move.
+void BucketExchange::keep_sum() {
+  const float* sum = sums(0) + (shard_.begin - slice_.begin);
+  if (sum != held(shard_.begin)) std::copy_n(sum, shard_.size(), held(shard_.begin));
+  release_slot();
+}
+
+void BucketExchange::start_spreading() {
+  requests_.clear();
+  if (plan_.replicated || state_.hierarchy.groups == 1) {
+    finish_copying();
+    return;
+  }
+  stage_ = Stage::spreading;
+  if (plan_.pairwise) {
+    start_spreading_round();
+    return;
+  }
+  const Hierarchy& h = state_.hierarchy;
+  float* parameters = state_.own_segment().parameters();
+  MPI_Comm comm = state_.communicator->comm;
+  const int tag = parameters_tag(plan_.index);
+  for (std::size_t i = 1; i < h.groups; ++i) {
+    const std::size_t from = (h.group + h.groups - i) % h.groups;
+    const Shard shard = shard_of(from, h.groups, slice_);
+    if (shard.size() == 0) continue;
+    requests_.receive(comm, parameters + shard.begin, shard.size() * sizeof(float), peer(from),
+                      tag);
+  }
+  for (std::size_t i = 1; i < h.groups && shard_.size() > 0; ++i) {
+    requests_.send(comm, parameters + shard_.begin, shard_.size() * sizeof(float),
+                   peer((h.group + i) % h.groups), tag);
+  }
+}
+
+// The rounds of halving backwards: what the partner has moved is what this rank gave away.
+void BucketExchange::start_spreading_round() {
+  const std::size_t round = round_ - 1;
+  const Shard held = kept(round_);
+  const Shard missing = half_of(kept(round), !keeps_upper(state_.hierarchy, round));
+  float* parameters = state_.own_segment().parameters();
+  MPI_Comm comm = state_.communicator->comm;
+  const int tag = parameters_tag(plan_.index);
+  const std::size_t other = peer(partner(round));
+  if (missing.size() > 0) {
+    requests_.receive(comm, parameters + missing.begin, missing.size() * sizeof(float), other, tag);
+  }
+  if (held.size() > 0) {
+    requests_.send(comm, parameters + held.begin, held.size() * sizeof(float), other, tag);
+  }
+}
+
+bool BucketExchange::spread() {
+  if (!requests_.test()) return false;
+  if (plan_.pairwise && --round_ > 0) {
+    requests_.clear();
+    start_spreading_round();
+    return true;
+  }
+  finish_copying();
+  return true;
+}
+
+}  // namespace lockstep::comm::detail
