@@ -153,7 +153,8 @@ Session::Session(int& argc, char**& argv) : state_(std::make_unique<State>()) {
   shared->alarm = detail::make_state(shared, detail::duplicate(*shared, world->comm));
   shared->alarm_taken.resize(world->size);
   shared->alarm_sends.reserve(world->size);
-  shared->status_sends.reserve(1);
+  shared->status_sends.reserve(world->size);
+  shared->status_of_alarm.resize(world->size);
   shared->status_receives.reserve(world->size);
   state_->world.emplace(std::move(world));
 }

@@ -36,8 +36,8 @@ void take_alarms(SessionState& session, const std::vector<Outcome>& outcomes) {
   alarm.requests.clear();
   for (std::size_t r = 0; r < outcomes.size(); ++r) {
     if (r == alarm.rank || outcomes[r].kind != Outcome::failed || session.alarm_taken[r]) continue;
-    alarm.requests.receive(alarm.comm, alarm.staging.data() + r * detail::slot_bytes, sizeof(int),
-                           r, detail::failed_tag);
+    alarm.requests.receive(alarm.comm, alarm.staging.data() + r * detail::slot_bytes,
+                           sizeof(detail::Alarm), r, detail::failed_tag);
   }
   // They were sent before the outcomes that have arrived: this does not wait.
   detail::wait_all(alarm, alarm.requests, "together", detail::Heed::lost_only);

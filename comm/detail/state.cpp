@@ -14,13 +14,29 @@
 namespace lockstep::comm::detail {
 namespace {
 
-// To a rank that gives up; nobody waits for it to arrive.
+// To a rank that gives up, and to all below it, of which one may give up a moment later and will be
+// the one to report; nobody waits for it to arrive.
 void tell_status(SessionState& session, std::size_t rank) {
-  if (session.status_sends.outstanding() && !session.status_sends.test()) return;
-  session.status_sends.clear();
-  session.status_reply = session.status;
-  session.status_sends.send(session.alarm->comm, &session.status_reply, sizeof(Status), rank,
-                            status_tag);
+  // What is still being sent to others serves for all.
+  if (!session.status_sends.outstanding() || session.status_sends.test()) {
+    session.status_sends.clear();
+    session.status_reply = session.status;
+  }
+  for (std::size_t to = 0; to <= rank; ++to) {
+    if (to == session.alarm->rank) continue;
+    session.status_sends.send(session.alarm->comm, &session.status_reply, sizeof(Status), to,
+                              status_tag);
+  }
+}
+
+// MPI sends while it is called, and this rank is about to leave: what it said shall still go out.
+void let_messages_go(SessionState& session) {
+  constexpr double enough = 0.1;  // seconds
+  for (Backoff backoff; backoff.seconds() < enough; backoff.pause()) {
+    int waiting = 0;
+    check(MPI_Iprobe(MPI_ANY_SOURCE, status_tag, session.alarm->comm, &waiting, MPI_STATUS_IGNORE),
+          "sending to other ranks");
+  }
 }
 
 // The next alarm of this kind that has come, if any.
@@ -31,13 +47,16 @@ std::optional<RemoteError> take_alarm(SessionState& session, Tag tag) {
         "looking for other ranks' errors");
   if (waiting == 0) return std::nullopt;
   // Returns at once: the message is here.
-  int code = 0;
-  check(MPI_Recv(&code, sizeof code, MPI_BYTE, status.MPI_SOURCE, tag, session.alarm->comm,
+  Alarm message;
+  check(MPI_Recv(&message, sizeof message, MPI_BYTE, status.MPI_SOURCE, tag, session.alarm->comm,
                  MPI_STATUS_IGNORE),
         "reading another rank's error");
   const auto origin = static_cast<std::size_t>(status.MPI_SOURCE);
-  if (tag == lost_tag) tell_status(session, origin);
-  return RemoteError(origin, code);
+  if (tag == lost_tag) {
+    session.status_of_alarm[origin] = message.status;
+    tell_status(session, origin);
+  }
+  return RemoteError(origin, static_cast<int>(message.exit_code));
 }
 
 // Communication failed here, as it may on several ranks at once: all that wait for the same one run
@@ -63,6 +82,7 @@ std::string settle_loss(SessionState& session) {
     answered = answered || session.status_receives.test();
     const std::optional<RemoteError> error = take_alarm(session, lost_tag);
     if (!error || error->origin > alarm.rank) continue;
+    let_messages_go(session);
     session.lost = true;
     session.remote_error = true;
     throw *error;
@@ -72,6 +92,8 @@ std::string settle_loss(SessionState& session) {
     const std::size_t from = (alarm.rank + 1 + i) % alarm.size;
     if (session.status_receives.completed(i)) {
       known[from] = session.status_received[from].text();
+    } else if (session.status_of_alarm[from]) {
+      known[from] = session.status_of_alarm[from]->text();
     } else if (session.look_at) {
       known[from] += session.look_at(from);
     }
@@ -154,7 +176,10 @@ void look_for_alarm(SessionState& session, Heed heed) {
     const std::optional<RemoteError> error = take_alarm(session, tag);
     if (!error) continue;
     if (tag == failed_tag) session.alarm_taken[error->origin] = 1;
-    if (tag == lost_tag) session.lost = true;
+    if (tag == lost_tag) {
+      session.lost = true;
+      let_messages_go(session);
+    }
     session.remote_error = true;
     throw *error;
   }
@@ -231,9 +256,9 @@ void raise_alarm(SessionState& session, Tag tag, int exit_code) {
   // An alarm that is still being sent says enough.
   if (session.alarm_sends.outstanding()) return;
   session.alarm_sends.clear();
-  session.alarm_code = exit_code;
+  session.alarm_message = {exit_code, session.status};
   for (std::size_t i = 1; i < alarm.size; ++i) {
-    session.alarm_sends.send(alarm.comm, &session.alarm_code, sizeof session.alarm_code,
+    session.alarm_sends.send(alarm.comm, &session.alarm_message, sizeof session.alarm_message,
                              (alarm.rank + i) % alarm.size, tag);
   }
 }

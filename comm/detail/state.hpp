@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,12 @@
 namespace lockstep::comm::detail {
 
 struct CommunicatorState;
+
+// What a rank says to all others when its work or its communication failed.
+struct Alarm {
+  std::int64_t exit_code = 0;
+  Status status;  // where it was
+};
 
 // Shared by all communicators of a session.
 struct SessionState {
@@ -37,15 +44,16 @@ struct SessionState {
   // also where a collective was left in the middle.
   std::unique_ptr<CommunicatorState> alarm;
   std::vector<std::uint8_t>
-      alarm_taken;     // by rank: its `failed` alarm of this together was received
-  int alarm_code = 0;  // the message of this rank's alarm, as long as it is sent
+      alarm_taken;      // by rank: its `failed` alarm of this together was received
+  Alarm alarm_message;  // of this rank, as long as it is sent
   Requests alarm_sends;
   // Where this rank is, which it tells a rank that gives up waiting, and what it can see of another
   // rank that does not answer; that one is set while there is an exchange.
   Status status;
   Status status_reply;  // as long as it is sent
   Requests status_sends;
-  std::vector<Status> status_received;  // by rank
+  std::vector<Status> status_received;                 // by rank
+  std::vector<std::optional<Status>> status_of_alarm;  // by rank: of those that gave up as well
   Requests status_receives;
   std::function<std::string(std::size_t rank)> look_at;
 };
