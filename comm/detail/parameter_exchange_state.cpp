@@ -220,15 +220,26 @@ bool ParameterExchange::State::outstanding() const {
 void ParameterExchange::State::wait_until(const std::function<bool()>& done) {
   caller_waits = true;
   detail::Backoff backoff;
-  double idle_since = -1;
+  bool idle = false;  // what is done here for others is no waiting
+  double idle_since = 0;
   for (bool look = false;; look = backoff.pause()) {
     const std::lock_guard held(lock);
     try {
       if (error) std::rethrow_exception(error);
-      if (advance()) backoff = {};
-      if (done()) break;
+      const double now = idle ? MPI_Wtime() : 0;
+      const bool further = advance();
+      const bool finished = done();
+      if (further) backoff = {};
+      if (idle && (further || finished)) {
+        seconds_waited += now - idle_since;
+        idle = false;
+      }
+      if (finished) break;
       assert(ranks > 1 && "a rank alone waits for nobody: final_from() is missing");
-      if (idle_since < 0) idle_since = MPI_Wtime();
+      if (!further && !idle) {
+        idle = true;
+        idle_since = MPI_Wtime();
+      }
       if (!look) continue;
       note_status();
       detail::look_for_alarm(*shared.communicator->session, detail::Heed::all_alarms);
@@ -240,7 +251,6 @@ void ParameterExchange::State::wait_until(const std::function<bool()>& done) {
       detail::give_up(*shared.communicator);
     }
   }
-  if (idle_since >= 0) seconds_waited += MPI_Wtime() - idle_since;
   caller_waits = false;
 }
 
