@@ -9,6 +9,7 @@
 #include <numeric>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "trainer/doctor/judge_placement.hpp"
 #include "trainer/doctor/judge_rates.hpp"

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <initializer_list>
 #include <stdexcept>
+#include <utility>
 
 #include "serial_tree.hpp"
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "comm/probe.hpp"
 #include "datasets/atomic_file.hpp"
