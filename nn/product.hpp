@@ -63,12 +63,23 @@ void multiply_by_blocks(const Product<T>& product, double operations, T* scratch
 
 }  // namespace detail
 
+namespace detail {
+
+// From one row of pairs to the next.
+template <class T>
+std::size_t pairs_stride(std::size_t depth) {
+  const PairKernels<T>* amx = kernels<T>().amx;
+  return padded_stride(round_up(depth, amx != nullptr ? amx->terms_at_once : 2) / 2);
+}
+
+}  // namespace detail
+
 // Elements of scratch of which multiply() can make use: the sums of blocks, or pairs of a's
 // factors.
 template <class T>
 std::size_t multiply_scratch(std::size_t rows, std::size_t depth, std::size_t cols) {
   return std::max(std::min(rows, kFewRows) * parts_of(depth, kDepthBlock) * padded_stride(cols),
-                  rows * padded_stride(parts_of(depth, 2)));
+                  (rows + kRowsBeyond) * detail::pairs_stride<T>(depth));
 }
 
 namespace detail {
@@ -107,7 +118,7 @@ void multiply_in_parts(const Product<T>& product, std::size_t panels, double ope
 template <class T>
 void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
   const MatrixView<const T> a = product.a;
-  const MatrixView<T> pairs{scratch, a.rows, a.cols, padded_stride(parts_of(a.cols, 2))};
+  const MatrixView<T> pairs{scratch, a.rows, a.cols, pairs_stride<T>(a.cols)};
   for_each_row_block(a.rows, static_cast<double>(a.cols), [&](std::size_t begin, std::size_t end) {
     kernel.pack_pairs({a.row(begin), end - begin, a.cols, a.stride},
                       {pairs.row(begin), end - begin, pairs.cols, pairs.stride});
@@ -128,17 +139,19 @@ void multiply(Product<T> product, std::span<T> scratch = {}) {
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(depth) *
                             static_cast<double>(product.c.cols);
   detail::ProductPanels<T> product_panels = kernel.product_panels;
-  if (product.precision == Precision::bfloat16 && kernel.pairs != nullptr && rows > kFewRows &&
-      scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols)) {
-    detail::pack_pairs(*kernel.pairs, product, scratch.data());
-    product_panels = kernel.pairs->product_panels;
+  const bool enough_scratch = scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols);
+  const PairKernels<T>* pairs = kernel.amx != nullptr ? kernel.amx : kernel.pairs;
+  const bool rounds = product.precision == Precision::bfloat16;
+  if (rounds && pairs != nullptr && rows > kFewRows && enough_scratch) {
+    detail::pack_pairs(*pairs, product, scratch.data());
+    product_panels = pairs->product_panels;
   }
   if (operations < kOperationsWorthATask) {
     for (std::size_t panel = 0; panel < panels; panel += kPanelsAtOnce) {
       product_panels(product, 0, rows, panel, std::min(kPanelsAtOnce, panels - panel));
     }
-  } else if (rows <= kFewRows && !product.b_transposed && depth > kDepthBlock &&
-             scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols)) {
+  } else if (rows <= kFewRows && !product.b_transposed && depth > kDepthBlock && enough_scratch &&
+             !rounds) {
     detail::multiply_by_blocks(product, operations, scratch.data());
   } else {
     detail::multiply_in_parts(product, panels, operations, product_panels);
@@ -163,8 +176,9 @@ void bias_gradient(MatrixView<const T> d_y, std::span<const std::size_t> leaf_ro
 template <class T>
 std::size_t weight_gradient_scratch(std::size_t rows, std::size_t inputs, std::size_t outputs) {
   const Kernels<T>& kernel = kernels<T>();
-  return rows * (round_up(round_up(inputs, kernel.tile_inputs), kLanes) +
-                 round_up(outputs, kernel.panel_width));
+  const std::size_t tiles = round_up(inputs, kernel.tile_inputs);
+  const std::size_t amx = kernel.amx != nullptr ? round_up(inputs, kernel.amx->tile_inputs) : 0;
+  return rows * (round_up(std::max(tiles, amx), kLanes) + round_up(outputs, kernel.panel_width));
 }
 
 // Who is told of pieces of a weight gradient, and whether the pass still reads the weights there.
@@ -175,17 +189,17 @@ struct GradientListener {
 
 namespace detail {
 
-// Calls pack(begin, end, step) for the samples in [begin, end), leaf by leaf and whole pairs of a
-// leaf: those whose first sample is in there. The steps are those of PairKernels.
+// Calls pack(begin, end, step) for the samples in [begin, end), leaf by leaf and whole groups of
+// `at_once` of a leaf: those whose first sample is in there. The steps are those of PairKernels.
 template <class Pack>
-void for_each_leaf_in(std::span<const std::size_t> leaf_rows, std::size_t begin, std::size_t end,
-                      const Pack& pack) {
+void for_each_leaf_in(std::span<const std::size_t> leaf_rows, std::size_t at_once,
+                      std::size_t begin, std::size_t end, const Pack& pack) {
   const auto after = std::ranges::upper_bound(leaf_rows, begin) - leaf_rows.begin();
   for (auto l = static_cast<std::size_t>(std::max<std::ptrdiff_t>(after, 1)) - 1;
        l + 1 < leaf_rows.size() && leaf_rows[l] < end; ++l) {
     const std::size_t leaf = leaf_rows[l];
-    const std::size_t from = begin <= leaf ? 0 : round_up(begin - leaf, 2);
-    const std::size_t to = std::min(leaf_rows[l + 1] - leaf, round_up(end - leaf, 2));
+    const std::size_t from = begin <= leaf ? 0 : round_up(begin - leaf, at_once);
+    const std::size_t to = std::min(leaf_rows[l + 1] - leaf, round_up(end - leaf, at_once));
     if (from < to) pack(leaf + from, leaf + to, leaf + from / 2);
   }
 }
@@ -204,7 +218,7 @@ void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
     const std::size_t begin = part / 2 * kRowsPerPart;
     const std::size_t end = std::min(x.rows, begin + kRowsPerPart);
     if (pairs != nullptr) {
-      for_each_leaf_in(job.leaf_rows, begin, end,
+      for_each_leaf_in(job.leaf_rows, pairs->terms_at_once, begin, end,
                        [&](std::size_t first, std::size_t last, std::size_t step) {
                          if (part % 2 == 0) {
                            pairs->pack_strips(x, first, last, step, packed_x);
@@ -222,8 +236,21 @@ void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
   job.d_y_step = kernel.panel_width;
   job.d_y_panel = kernel.panel_width * x.rows;
   job.x = packed_x;
-  job.x_step = kernel.tile_inputs;
-  job.x_strip = kernel.tile_inputs * x.rows;
+  job.x_step = pairs != nullptr ? pairs->tile_inputs : kernel.tile_inputs;
+  job.x_strip = job.x_step * x.rows;
+}
+
+// Those for this subtree, or null. Those of AMX fill up a leaf to whole groups of terms, half as
+// many steps, for which there must be room.
+template <class T>
+const PairKernels<T>* pair_kernels(std::span<const std::size_t> leaf_rows) {
+  const PairKernels<T>* amx = kernels<T>().amx;
+  if (amx == nullptr) return kernels<T>().pairs;
+  for (std::size_t l = 0; l + 1 < leaf_rows.size(); ++l) {
+    const std::size_t rows = leaf_rows[l + 1] - leaf_rows[l];
+    if (round_up(rows, amx->terms_at_once) / 2 > rows) return kernels<T>().pairs;
+  }
+  return amx;
 }
 
 // The smallest subtree that holds all samples of a subtree: the rest of it changes no sum.
@@ -277,6 +304,7 @@ inline constexpr std::size_t kElementsWorthTelling = std::size_t{1} << 19;
 template <class T>
 using GradientTiles = decltype(Kernels<T>::weight_gradient);
 
+// Of packed factors, so a tile has job.x_step inputs.
 // A part has some rows of weights by some panels, and the next part the panels beside it: weights
 // and moments, which are read and written once, then come row after row, as memory gives them
 // fastest.
@@ -288,7 +316,7 @@ void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, st
   constexpr std::size_t kPanelsPerPart = 4;
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
-  const std::size_t inputs_per_part = round_up(rows >= kManyRows ? 96 : 48, kernel.tile_inputs);
+  const std::size_t inputs_per_part = round_up(rows >= kManyRows ? 96 : 48, job.x_step);
   const std::size_t blocks = parts_of(end_input - first_input, inputs_per_part);
   const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
   const std::size_t groups = parts_of(panels, kPanelsPerPart);
@@ -310,8 +338,8 @@ void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset,
                         const GradientListener& told, GradientTiles<T> weight_gradient) {
   std::size_t end = job.inputs;
   if (told.flow != nullptr) {
-    const std::size_t tile = kernels<T>().tile_inputs;
-    const std::size_t inputs = round_up(parts_of(kElementsWorthTelling, job.outputs), 8 * tile);
+    const std::size_t inputs =
+        round_up(parts_of(kElementsWorthTelling, job.outputs), 8 * job.x_step);
     for (; end > inputs; told.flow->final_from(offset + end * job.outputs, told.weights)) {
       const std::size_t begin = (end - 1) / inputs * inputs;
       gradient_in_tiles(job, begin, end, weight_gradient);
@@ -333,8 +361,7 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                       std::span<T> scratch, Precision precision = Precision::float32,
                       const GradientListener& told = {}) {
   const Kernels<T>& kernel = kernels<T>();
-  const PairKernels<T>* pairs = precision == Precision::bfloat16 ? kernel.pairs : nullptr;
-  WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols};
+  WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols, .precision = precision};
   bool packed = false;
   for (const SubtreeGradient<T>& subtree : subtrees) {
     assert(std::has_single_bit(subtree.leaf_rows.size() - 1) &&
@@ -352,6 +379,8 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
       packed = false;
       continue;
     }
+    const PairKernels<T>* pairs =
+        precision == Precision::bfloat16 ? detail::pair_kernels<T>(job.leaf_rows) : nullptr;
     if (!packed || pairs != nullptr) {
       detail::pack_factors(x, d_y, scratch.data(), pairs, job);
     }

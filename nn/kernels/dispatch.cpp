@@ -1,5 +1,11 @@
 #include <hwy/targets.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <atomic>
 #include <stdexcept>
 
@@ -13,22 +19,40 @@ namespace {
 template <class T>
 std::atomic<const Kernels<T>*> chosen{nullptr};
 
-// One that kernels are built for: Highway's target, with the instruction for pairs or without.
+// One that kernels are built for: Highway's target, with instructions for bfloat16 or without.
 struct InstructionSet {
   std::int64_t target = 0;
-  bool pairs = false;
+  Bfloat16Instructions bfloat16 = Bfloat16Instructions::none;
 
-  std::string_view name() const { return pairs ? kPairsName : hwy::TargetName(target); }
+  std::string_view name() const {
+    return bfloat16 == Bfloat16Instructions::none ? hwy::TargetName(target) : name_of(bfloat16);
+  }
 };
 
 InstructionSet held;  // target 0: none
 
-bool has_pairs([[maybe_unused]] std::int64_t target) {
 #if defined(__x86_64__)
-  return target == kPairsTarget && __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
+// Whether the processor has AMX for bfloat16, and the system lets this process use it: Linux keeps
+// no room for its registers before a process has asked.
+bool may_use_amx() {
+  constexpr unsigned kAmxBfloat16 = 1u << 22, kAmxTile = 1u << 24;  // CPUID 7, EDX
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  if ((edx & kAmxBfloat16) == 0 || (edx & kAmxTile) == 0) return false;
+  constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+  return syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+}
 #endif
+
+// The most that there is beside a target.
+Bfloat16Instructions bfloat16_of([[maybe_unused]] std::int64_t target) {
+#if defined(__x86_64__)
+  if (target == kBfloat16Target && __builtin_cpu_supports("avx512bf16")) {
+    static const bool amx = may_use_amx();
+    return amx ? Bfloat16Instructions::amx : Bfloat16Instructions::pairs;
+  }
+#endif
+  return Bfloat16Instructions::none;
 }
 
 // Of what is built, what this processor has and may be used.
@@ -48,8 +72,9 @@ std::vector<InstructionSet> available() {
   std::vector<InstructionSet> sets;
   for (std::int64_t left = usable_targets(); left != 0; left &= left - 1) {
     const std::int64_t target = left & -left;
-    if (has_pairs(target)) sets.push_back({target, true});
-    sets.push_back({target, false});
+    for (int i = static_cast<int>(bfloat16_of(target)); i >= 0; --i) {
+      sets.push_back({target, static_cast<Bfloat16Instructions>(i)});
+    }
   }
   hwy::SetSupportedTargetsForTest(held.target);
   return sets;
@@ -64,8 +89,9 @@ const Kernels<T>& choose() {
       throw std::runtime_error(
           "this processor has no AVX2 with FMA: lockstep's arithmetic needs fused multiply-add");
     }
-    const bool pairs = held.target != 0 ? held.pairs : has_pairs(usable & -usable);
-    kernels = &best_table(T{}, pairs);
+    const Bfloat16Instructions bfloat16 =
+        held.target != 0 ? held.bfloat16 : bfloat16_of(usable & -usable);
+    kernels = &best_table(T{}, bfloat16);
     chosen<T>.store(kernels, std::memory_order_release);
   }
   return *kernels;

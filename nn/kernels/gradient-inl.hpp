@@ -9,6 +9,7 @@
 
 #include <hwy/highway.h>
 
+#include "nn/kernels/runs-inl.hpp"
 #include "nn/kernels/tile-inl.hpp"
 #include "nn/kernels/update-inl.hpp"
 
@@ -62,8 +63,11 @@ HWY_INLINE void sum_unrolled(const LeafRows& leaves, std::size_t first, const Su
     if (leaves.any_in(first + kHalf, kHalf)) {
       Node right;
       sum_unrolled<kHalf>(leaves, first + kHalf, sum_rows, right);
-      if (left) right.add(node);
-      node = right;
+      if (left) {
+        node.add(right);
+      } else {
+        node = right;
+      }
     }
   }
 }
@@ -117,8 +121,9 @@ HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
   if (!present) node.clear();
 }
 
-// Sums the products over the samples of one leaf, in blocks; most leaves are one. The first step of
-// a leaf stands where its first row would, also where steps are fewer than rows.
+// Sums the products over the samples of one leaf: in blocks, of which most leaves are one, or in
+// runs. The first step of a leaf stands where its first row would, also where steps are fewer than
+// rows.
 template <class T, class Terms>
 struct LeafProducts {
   const T* x;
@@ -126,35 +131,65 @@ struct LeafProducts {
   const T* d_y;
   std::size_t d_y_step;
 
-  template <class Node>
-  HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
-    sum_block(begin, begin, end, node);
-    for (std::size_t row = begin + kDepthBlock; HWY_UNLIKELY(row < end); row += kDepthBlock) {
-      Node block;
-      sum_block(begin, row, end, block);
-      block.add(node);
-      node = block;
+  template <std::size_t kRows, std::size_t kVectors>
+  HWY_INLINE void operator()(std::size_t begin, std::size_t end,
+                             Tile<T, kRows, kVectors>& node) const {
+    using Node = Tile<T, kRows, kVectors>;
+    if constexpr (Terms::kInRuns) {
+      alignas(kAlignment) T sums[kRows * Node::kColumns];
+      sum_runs<kRows, kVectors>(steps_of<Terms>(end - begin), factors(begin), sums, Node::kColumns,
+                                true);
+      node.load(sums, Node::kColumns);
+    } else {
+      node.multiply(std::min(kDepthBlock, end - begin), factors(begin));
+      for (std::size_t row = begin + kDepthBlock; HWY_UNLIKELY(row < end); row += kDepthBlock) {
+        Node block;
+        block.multiply(std::min(kDepthBlock, end - row), factors(row));
+        block.add(node);
+        node = block;
+      }
     }
   }
 
-  template <class Node>
-  HWY_INLINE void sum_block(std::size_t leaf, std::size_t row, std::size_t end, Node& node) const {
-    const std::size_t step = leaf + (row - leaf) / Terms::kTerms;
-    node.multiply(
-        steps_of<Terms>(std::min(kDepthBlock, end - row)),
-        TileFactors<T, Terms>{x + step * x_step, 1, x_step, d_y + step * d_y_step, d_y_step, 0});
+  HWY_INLINE TileFactors<T, Terms> factors(std::size_t step) const {
+    return {x + step * x_step, 1, x_step, d_y + step * d_y_step, d_y_step, 0};
   }
 };
 
-// Has the cache lines of kRows rows of `cols` elements, `stride` apart, brought into the
+// Has the cache lines of `rows` rows of `cols` elements, `stride` apart, brought into the
 // second-level cache: asked for in the first, so many lines at once would hold up the factors that
 // are read there.
-template <std::size_t kRows, class T>
-HWY_INLINE void prefetch_rows(const T* values, std::size_t cols, std::size_t stride) {
-  for (std::size_t r = 0; r < kRows; ++r, values += stride) {
+template <class T>
+HWY_INLINE void prefetch_rows(const T* values, std::size_t rows, std::size_t cols,
+                              std::size_t stride) {
+  for (std::size_t r = 0; r < rows; ++r, values += stride) {
     for (std::size_t j = 0; j < cols; j += kAlignment / sizeof(T)) {
       __builtin_prefetch(values + j, 0, 2);
     }
+  }
+}
+
+// What use_gradient() is about to write. Rows of weights are far apart; they come while the
+// products are summed.
+template <class T>
+HWY_INLINE void prefetch_weights(const WeightGradient<T>& job, std::size_t rows, std::size_t cols,
+                                 std::size_t at) {
+  if (job.update == nullptr) return prefetch_rows(job.d_weights + at, rows, cols, job.outputs);
+  for (const T* values : {job.update->parameters, job.update->moment1, job.update->moment2}) {
+    if (values != nullptr) prefetch_rows(values + at, rows, cols, job.outputs);
+  }
+}
+
+// The gradient of `rows` by `cols` weights, the first of them at `at`, is written, or they move by
+// it. Whole registers may be read from its rows.
+template <class T>
+void use_gradient(const WeightGradient<T>& job, const T* gradient, std::size_t rows,
+                  std::size_t stride, std::size_t cols, std::size_t at) {
+  if (job.update != nullptr) {
+    return update_rows(*job.update, gradient, rows, stride, cols, at, job.outputs);
+  }
+  for (std::size_t r = 0; r < rows; ++r) {
+    std::copy_n(gradient + r * stride, cols, job.d_weights + at + r * job.outputs);
   }
 }
 
@@ -165,14 +200,7 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
   const std::size_t col = panel * kPanel<T>;
   const std::size_t at = input * job.outputs + col;
   const std::size_t cols = std::min(tile.kColumns, job.outputs - col);
-  // Rows of weights are far apart; they come while the products are summed.
-  if (job.update != nullptr) {
-    for (const T* values : {job.update->parameters, job.update->moment1, job.update->moment2}) {
-      if (values != nullptr) prefetch_rows<kRows>(values + at, cols, job.outputs);
-    }
-  } else {
-    prefetch_rows<kRows>(job.d_weights + at, cols, job.outputs);
-  }
+  prefetch_weights(job, kRows, cols, at);
   const LeafProducts<T, Terms> sum_rows{job.x + input / kTileRows * job.x_strip + input % kTileRows,
                                         job.x_step, job.d_y + panel * job.d_y_panel, job.d_y_step};
   sum_leaves(LeafRows(job.leaf_rows), sum_rows, tile);
@@ -183,13 +211,7 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
   }
   alignas(kAlignment) T gradient[kRows * tile.kColumns];
   tile.store(gradient, tile.kColumns);
-  if (job.update != nullptr) {
-    update_rows(*job.update, gradient, kRows, tile.kColumns, cols, at, job.outputs);
-  } else {
-    for (std::size_t r = 0; r < kRows; ++r) {
-      std::copy_n(gradient + r * tile.kColumns, cols, job.d_weights + at + r * job.outputs);
-    }
-  }
+  use_gradient(job, gradient, kRows, tile.kColumns, cols, at);
 }
 
 // Inputs [begin, end) in tiles of kRows, then what is left in tiles of half that many.
@@ -204,13 +226,23 @@ HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, 
   }
 }
 
-template <class T, class Terms = Singles>
+template <class Terms, class T>
+void weight_gradient_of(const WeightGradient<T>& job, std::size_t input_begin,
+                        std::size_t input_end, std::size_t panel) {
+  if (job.outputs - panel * kPanel<T> <= kRegister<T>) {
+    gradient_tiles<Terms, Terms::kRows, 1>(job, input_begin, input_end, panel);
+  } else {
+    gradient_tiles<Terms, Terms::kRows, kTileVectors>(job, input_begin, input_end, panel);
+  }
+}
+
+template <class T>
 void weight_gradient(const WeightGradient<T>& job, std::size_t input_begin, std::size_t input_end,
                      std::size_t panel) {
-  if (job.outputs - panel * kPanel<T> <= kRegister<T>) {
-    gradient_tiles<Terms, kTileRows, 1>(job, input_begin, input_end, panel);
+  if (job.precision == Precision::bfloat16) {
+    weight_gradient_of<Runs>(job, input_begin, input_end, panel);
   } else {
-    gradient_tiles<Terms, kTileRows, kTileVectors>(job, input_begin, input_end, panel);
+    weight_gradient_of<Singles>(job, input_begin, input_end, panel);
   }
 }
 

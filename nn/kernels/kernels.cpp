@@ -20,13 +20,16 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "nn/kernels/amx-inl.hpp"
 #include "nn/kernels/gradient-inl.hpp"
 #include "nn/kernels/loss-inl.hpp"
 #include "nn/kernels/normalization-inl.hpp"
 #include "nn/kernels/pack-inl.hpp"
+#include "nn/kernels/pack-pairs-inl.hpp"
 #include "nn/kernels/pairs-inl.hpp"
 #include "nn/kernels/pointwise-inl.hpp"
 #include "nn/kernels/product-inl.hpp"
+#include "nn/kernels/runs-inl.hpp"
 #include "nn/kernels/slots-inl.hpp"
 #include "nn/kernels/update-inl.hpp"
 
@@ -37,6 +40,7 @@ namespace HWY_NAMESPACE {
 template <class T>
 const Kernels<T>& table() {
   static const Kernels<T> kernels{hwy::TargetName(HWY_TARGET),
+                                  nullptr,
                                   nullptr,
                                   kPanel<T>,
                                   kTileRows,
@@ -61,23 +65,47 @@ const Kernels<T>& table() {
   return kernels;
 }
 
-// The same with pairs, where this instruction set has them.
+// The same with instructions for bfloat16, where this instruction set has them.
 template <class T>
 const Kernels<T>& table_with_pairs() {
   static const Kernels<T> kernels = [] {
     Kernels<T> with_pairs = table<T>();
-    with_pairs.instruction_set = kPairsName;
+    with_pairs.instruction_set = name_of(Bfloat16Instructions::pairs);
     with_pairs.pairs = pair_kernels(T{});
     return with_pairs;
   }();
   return kernels;
 }
 
-const Kernels<float>& float_table(bool pairs) {
-  return pairs ? table_with_pairs<float>() : table<float>();
+template <class T>
+const Kernels<T>& table_with_amx() {
+  static const Kernels<T> kernels = [] {
+    Kernels<T> with_amx = table_with_pairs<T>();
+    with_amx.instruction_set = name_of(Bfloat16Instructions::amx);
+    with_amx.amx = amx_kernels(T{});
+    return with_amx;
+  }();
+  return kernels;
 }
-const Kernels<double>& double_table(bool pairs) {
-  return pairs ? table_with_pairs<double>() : table<double>();
+
+template <class T>
+const Kernels<T>& table_with(Bfloat16Instructions instructions) {
+  switch (instructions) {
+    case Bfloat16Instructions::none:
+      break;
+    case Bfloat16Instructions::pairs:
+      return table_with_pairs<T>();
+    case Bfloat16Instructions::amx:
+      return table_with_amx<T>();
+  }
+  return table<T>();
+}
+
+const Kernels<float>& float_table(Bfloat16Instructions instructions) {
+  return table_with<float>(instructions);
+}
+const Kernels<double>& double_table(Bfloat16Instructions instructions) {
+  return table_with<double>(instructions);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -91,13 +119,13 @@ HWY_EXPORT(float_table);
 HWY_EXPORT(double_table);
 
 const std::int64_t kBuiltTargets = HWY_TARGETS;
-const std::int64_t kPairsTarget = HWY_TARGETS & HWY_AVX3;
+const std::int64_t kBfloat16Target = HWY_TARGETS & HWY_AVX3;
 
-const Kernels<float>& best_table(float, bool pairs) {
-  return HWY_DYNAMIC_DISPATCH(float_table)(pairs);
+const Kernels<float>& best_table(float, Bfloat16Instructions instructions) {
+  return HWY_DYNAMIC_DISPATCH(float_table)(instructions);
 }
-const Kernels<double>& best_table(double, bool pairs) {
-  return HWY_DYNAMIC_DISPATCH(double_table)(pairs);
+const Kernels<double>& best_table(double, Bfloat16Instructions instructions) {
+  return HWY_DYNAMIC_DISPATCH(double_table)(instructions);
 }
 
 }  // namespace lockstep::nn

@@ -3,7 +3,8 @@
 // Every kernel is single-threaded work on views; the layers cut work into such calls. What makes a
 // result the same bits on every processor, and for any cut of the rows:
 //   - kernels vectorise over outputs; a sum over the inner dimension runs in sequence, in blocks of
-//     kDepthBlock, each step one fused multiply-add, and the blocks' sums are added in order;
+//     kDepthBlock, each step one fused multiply-add, and the blocks' sums are added in order; that
+//     of bfloat16 factors in runs of kRun, as runs-inl.hpp tells;
 //   - where a sum must run along a row, it runs over kLanes lanes on every processor, and the lanes
 //     are added pairwise at the end;
 //   - exp, log and tanh are Highway's polynomials, built of the same IEEE operations everywhere.
@@ -30,6 +31,12 @@ inline constexpr std::size_t kDepthBlock = 256;
 
 // Panels of one call of product_panels.
 inline constexpr std::size_t kPanelsAtOnce = 4;
+
+// Terms of a run, of which sums of bfloat16 factors consist.
+inline constexpr std::size_t kRun = 16;
+
+// Rows of a that PairKernels::product_panels may read beyond those that are there.
+inline constexpr std::size_t kRowsBeyond = 15;
 
 // A leaf tree is at most this deep.
 inline constexpr std::size_t kMaxTreeLevels = 12;
@@ -103,6 +110,7 @@ struct WeightGradient {
   // it is, and the parameters move by the gradient at once.
   T* d_weights = nullptr;
   const Update<T>* update = nullptr;
+  Precision precision = Precision::float32;  // bfloat16: both factors are rounded already
 };
 
 // Columns brought to mean 0 and deviation 1, and from there to what is learnt (nn/batch_norm.hpp):
@@ -126,19 +134,22 @@ struct Normalization {
 inline constexpr std::size_t kSlotLeaves = 8;
 inline constexpr std::size_t kSlotsPerLeaf = 4;
 
-// Products of bfloat16 factors two terms at a time, where the processor has an instruction for it:
-// the same bits as Kernels gives for the same factors. A pair of factors is an element of T
-// (pairs-inl.hpp); tiles have the same shape as for single factors.
+// Products of bfloat16 factors by instructions for pairs of them, where the processor has these: the
+// same bits as Kernels gives for the same factors. A pair is an element of T (pack-pairs-inl.hpp).
 template <class T>
 struct PairKernels {
-  // pairs[m, i] = the pair of rows[m, 2 i] and rows[m, 2 i + 1], zero beyond the columns. The
-  // factors are rounded already, here and in the packing below.
+  std::size_t terms_at_once;  // terms are packed in groups of so many, half as many steps
+  std::size_t tile_inputs;    // as in Kernels; panels are as wide as there
+
+  // Rows become rows of pairs, the last group of terms filled up with zeros. The factors are
+  // rounded already, here and in the packing below.
   void (*pack_pairs)(MatrixView<const T> rows, MatrixView<T> pairs);
-  // As in Kernels, but rows of a are pairs; a.cols is still the depth.
+  // As in Kernels, but rows of a are pairs; a.cols is still the depth. Up to kRowsBeyond rows after
+  // row_end may be read, for nothing.
   void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
                          std::size_t panel, std::size_t panels);
-  // As in Kernels, with pairs of neighbouring rows: rows [begin, end), which are of one leaf,
-  // become the steps from `step` on. The first step of a leaf stands where its first row would.
+  // As in Kernels, with pairs of rows: rows [begin, end), which are of one leaf, become the steps
+  // from `step` on. The first step of a leaf stands where its first row would.
   void (*pack_panels)(MatrixView<const T>, std::size_t begin, std::size_t end, std::size_t step,
                       T* packed);
   void (*pack_strips)(MatrixView<const T>, std::size_t begin, std::size_t end, std::size_t step,
@@ -149,10 +160,11 @@ struct PairKernels {
 
 template <class T>
 struct Kernels {
-  std::string_view instruction_set;  // "AVX2", "AVX3" (AVX-512), "AVX3_BF16", "NEON"
-  const PairKernels<T>* pairs;       // null: there is no instruction for bfloat16
-  std::size_t panel_width;  // columns of a product or outputs of a weight gradient in a tile
-  std::size_t tile_inputs;  // inputs of a weight gradient in a tile
+  std::string_view instruction_set;  // "AVX2", "AVX3" (AVX-512), "AVX3_BF16", …
+  const PairKernels<T>* pairs;  // of two terms at a time; null: there is no instruction for that
+  const PairKernels<T>* amx;    // of 32; null: there is none
+  std::size_t panel_width;      // columns of a product or outputs of a weight gradient in a tile
+  std::size_t tile_inputs;      // inputs of a weight gradient in a tile
 
   // Rows [row_begin, row_end) of the columns of `panels` panels, at most kPanelsAtOnce.
   void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,

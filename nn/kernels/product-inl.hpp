@@ -10,6 +10,7 @@
 
 #include "nn/kernels/pack-inl.hpp"
 #include "nn/kernels/pointwise-inl.hpp"
+#include "nn/kernels/runs-inl.hpp"
 #include "nn/kernels/tile-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -64,7 +65,12 @@ void multiply_tile(const PanelBlock<T, Terms>& block, std::size_t row, std::size
   const std::size_t col = panel * kPanel<T>;
   T* c = block.c.row(row) + col;
   bool summed = false;
-  if constexpr (kRows * kVectors <= kFewSums && Terms::kTerms == 1) {
+  if constexpr (Terms::kInRuns) {
+    sum_runs<kRows, kVectors>(block.a.cols, factors, c, block.c.stride, block.first);
+    if (!block.last || (block.bias == nullptr && block.activation == Activation::none)) return;
+    tile.load(c, block.c.stride);
+    summed = true;
+  } else if constexpr (kRows * kVectors <= kFewSums) {
     if (block.a.cols > kDepthBlock) {
       if (!block.first) tile.load(c, block.c.stride);
       const std::size_t blocks = (block.a.cols + kDepthBlock - 1) / kDepthBlock;
@@ -90,7 +96,7 @@ void multiply_tile(const PanelBlock<T, Terms>& block, std::size_t row, std::size
 // the same register would wait for the multiply-add before it.
 template <std::size_t kRows, class T, class Terms>
 HWY_INLINE void multiply_rows(const PanelBlock<T, Terms>& block, std::size_t row) {
-  constexpr std::size_t kRoom = kTileRows / kRows;  // panels whose sums fit in the registers
+  constexpr std::size_t kRoom = Terms::kRows / kRows;  // panels whose sums fit in the registers
   constexpr std::size_t kAtOnce = kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
   const std::size_t panels = (block.c.cols + kPanel<T> - 1) / kPanel<T>;
   std::size_t panel = 0;
@@ -124,18 +130,18 @@ HWY_INLINE void multiply_up_to(const PanelBlock<T, Terms>& block, std::size_t ro
 template <class T, class Terms>
 void multiply_block(const PanelBlock<T, Terms>& block) {
   const std::size_t rows = block.a.rows;
-  const std::size_t tiles = (rows + kTileRows - 1) / kTileRows;
+  const std::size_t tiles = (rows + Terms::kRows - 1) / Terms::kRows;
   for (std::size_t tile = 0, row = 0; tile < tiles; ++tile) {
     const std::size_t end = (tile + 1) * rows / tiles;
-    multiply_up_to<kTileRows>(block, row, end - row);
+    multiply_up_to<Terms::kRows>(block, row, end - row);
     row = end;
   }
 }
 
 // Rows [p, p + length) of some panels of b, whose first column is `col`, each panel on its own.
 template <class T>
-HWY_INLINE void pack_block(Singles, const Product<T>& product, std::size_t p, std::size_t length,
-                           std::size_t col, std::size_t cols, std::size_t panel_size, T* packed) {
+HWY_INLINE void pack_singles(const Product<T>& product, std::size_t p, std::size_t length,
+                             std::size_t col, std::size_t cols, std::size_t panel_size, T* packed) {
   if (product.b_transposed) {
     T* panel = packed;
     for (std::size_t j = 0; j < cols; j += kPanel<T>, panel += panel_size) {
@@ -146,16 +152,28 @@ HWY_INLINE void pack_block(Singles, const Product<T>& product, std::size_t p, st
     pack_rows(product.b + p * product.b_stride + col, product.b_stride, length, cols, panel_size,
               packed);
   }
-  if (product.precision == Precision::float32) return;
+}
+
+template <class T>
+HWY_INLINE void pack_block(Singles, const Product<T>& product, std::size_t p, std::size_t length,
+                           std::size_t col, std::size_t cols, std::size_t panel_size, T* packed) {
+  pack_singles(product, p, length, col, cols, panel_size, packed);
+}
+
+// The same, rounded on their way.
+template <class T>
+HWY_INLINE void pack_block(Runs, const Product<T>& product, std::size_t p, std::size_t length,
+                           std::size_t col, std::size_t cols, std::size_t panel_size, T* packed) {
+  pack_singles(product, p, length, col, cols, panel_size, packed);
   const std::size_t size = length * kPanel<T>;
   for (std::size_t j = 0; j < cols; j += kPanel<T>, packed += panel_size) {
     round_to_bfloat16(MatrixView<T>{packed, 1, size, size});
   }
 }
 
-template <class T, class Terms = Singles>
-void product_panels(const Product<T>& product, std::size_t row_begin, std::size_t row_end,
-                    std::size_t panel, std::size_t panels) {
+template <class Terms, class T>
+void product_panels_of(const Product<T>& product, std::size_t row_begin, std::size_t row_end,
+                       std::size_t panel, std::size_t panels) {
   // Fewer rows than this do not repay the copying of b where it can be used as it stands.
   constexpr std::size_t kRowsWorthPacking = 2 * kTileRows;
   constexpr std::size_t kPanelSize = steps_of<Terms>(kDepthBlock) * kPanel<T>;
@@ -163,8 +181,7 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
   const std::size_t rows = row_end - row_begin;
-  const bool in_place =
-      !product.b_transposed && rows < kRowsWorthPacking && product.precision == Precision::float32;
+  const bool in_place = !product.b_transposed && rows < kRowsWorthPacking && !Terms::kInRuns;
   const std::size_t sums = rows * ((cols + kRegister<T> - 1) / kRegister<T>);
   const bool side_by_side = in_place && cols <= kPanel<T> && sums <= kFewSums;
   const std::size_t stretch = (side_by_side ? kBlocksAtOnce : 1) * kDepthBlock;
@@ -185,6 +202,16 @@ void product_panels(const Product<T>& product, std::size_t row_begin, std::size_
                              .bias = product.bias == nullptr ? nullptr : product.bias + col,
                              .activation = product.activation,
                              .slope = product.slope});
+  }
+}
+
+template <class T>
+void product_panels(const Product<T>& product, std::size_t row_begin, std::size_t row_end,
+                    std::size_t panel, std::size_t panels) {
+  if (product.precision == Precision::bfloat16) {
+    product_panels_of<Runs>(product, row_begin, row_end, panel, panels);
+  } else {
+    product_panels_of<Singles>(product, row_begin, row_end, panel, panels);
   }
 }
 

@@ -12,13 +12,18 @@ namespace lockstep::nn {
 // The instruction sets that the kernels are built for, as Highway's bits.
 extern const std::int64_t kBuiltTargets;
 
-// The one of them that comes with PairKernels, on processors that have their instruction; 0: none.
-extern const std::int64_t kPairsTarget;
-inline constexpr std::string_view kPairsName = "AVX3_BF16";
+// The one of them that comes with PairKernels, on processors that have their instructions; 0: none.
+extern const std::int64_t kBfloat16Target;
 
-// The table for the best of them that Highway finds supported; there must be one. `pairs` only
-// where that is kPairsTarget, and the processor has the instruction.
-const Kernels<float>& best_table(float, bool pairs);
-const Kernels<double>& best_table(double, bool pairs);
+// What such a processor may have, each with what stands before it.
+enum class Bfloat16Instructions { none, pairs, amx };
+constexpr std::string_view name_of(Bfloat16Instructions instructions) {
+  return instructions == Bfloat16Instructions::amx ? "AVX3_AMX" : "AVX3_BF16";
+}
+
+// The table for the best of them that Highway finds supported; there must be one. Instructions for
+// bfloat16 only where that is kBfloat16Target, and the processor has them.
+const Kernels<float>& best_table(float, Bfloat16Instructions);
+const Kernels<double>& best_table(double, Bfloat16Instructions);
 
 }  // namespace lockstep::nn

@@ -33,7 +33,10 @@ inline constexpr std::size_t kPanel = kTileVectors* kRegister<T>;  // columns of
 // What one element of a packed factor is: a factor, so that a step of a tile adds one term to every
 // sum, or as in pairs-inl.hpp two of them.
 struct Singles {
-  static constexpr std::size_t kTerms = 1;
+  static constexpr std::size_t kTerms = 1;  // of a step
+  static constexpr std::size_t kGroup = 1;  // terms that are packed together, with zeros if need be
+  static constexpr bool kInRuns = false;    // how sums go: in sequence, or as in runs-inl.hpp
+  static constexpr std::size_t kRows = kTileRows;  // of the largest tile
 
   // sum + a b
   template <class V>
@@ -45,7 +48,7 @@ struct Singles {
 // Steps that take in so many terms.
 template <class Terms>
 constexpr std::size_t steps_of(std::size_t terms) {
-  return (terms + Terms::kTerms - 1) / Terms::kTerms;
+  return (terms + Terms::kGroup - 1) / Terms::kGroup * (Terms::kGroup / Terms::kTerms);
 }
 
 // The factors of a tile: element (r, p) of a is a[r * a_row + p * a_step]; register v of row p of b
@@ -57,6 +60,11 @@ struct TileFactors {
   const T* b;
   std::size_t b_step;
   std::size_t b_panel;  // for tiles wider than a panel
+
+  // The same from a later step on.
+  HWY_INLINE TileFactors from(std::size_t step) const {
+    return {a + step * a_step, a_row, a_step, b + step * b_step, b_step, b_panel};
+  }
 };
 
 template <class T, std::size_t kRows, std::size_t kVectors>
@@ -108,7 +116,8 @@ struct Tile {
   }
 
   // sum += a[:, p] b[p, :]
-  HWY_INLINE void accumulate(const TileFactors<T>& factors, std::size_t p) {
+  template <class Terms>
+  HWY_INLINE void accumulate(const TileFactors<T, Terms>& factors, std::size_t p) {
     const Tag<T> d;
     const T* a = factors.a + p * factors.a_step;
     const T* b = factors.b + p * factors.b_step;
@@ -118,7 +127,7 @@ struct Tile {
           d, b + (v / kTileVectors) * factors.b_panel + (v % kTileVectors) * kRegister<T>);
     });
     for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {
-      s = hn::MulAdd(hn::Set(d, a[r * factors.a_row]), factor[v], s);
+      s = Terms::multiply_add(hn::Set(d, a[r * factors.a_row]), factor[v], s);
     });
   }
 

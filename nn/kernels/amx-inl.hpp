@@ -1,0 +1,339 @@
+// Products of bfloat16 factors by AMX, 512 terms for each of 16 rows in one instruction. Included
+// once per instruction set; there is something here for those whose processors may have AMX.
+//
+// The tdpbf16ps of a processor (Intel SDM, volume 2) multiplies 16 rows of 16 pairs with 16 rows of
+// pairs of 16 columns. For each of the 256 sums it adds up the products of the lower halves of the
+// pairs, one after the other, and those of the upper halves, each sum beginning at +0, each
+// addition rounded to nearest, ties to even; adds these two; and that to the sum that was there:
+// two runs of kRun terms (runs-inl.hpp). Subnormal numbers would count as zero, but none comes up
+// (nn/precision.hpp).
+//
+// Eight tile registers: sums in 0 to 3, up to two by two tiles; factors in 4 and 5, and 6 and 7.
+#if defined(LOCKSTEP_NN_AMX_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef LOCKSTEP_NN_AMX_INL
+#undef LOCKSTEP_NN_AMX_INL
+#else
+#define LOCKSTEP_NN_AMX_INL
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstdint>
+
+#include "nn/kernels/gradient-inl.hpp"
+#include "nn/kernels/pack-pairs-inl.hpp"
+#include "nn/kernels/pointwise-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::nn {
+namespace HWY_NAMESPACE {
+
+#if HWY_TARGET == HWY_AVX3
+
+inline constexpr std::size_t kAmxRows = 16;  // and columns, and pairs along the depth
+inline constexpr std::size_t kAmxTile = kAmxRows * kAmxRows;
+
+struct Amx {
+  static constexpr std::size_t kTerms = 2;
+  static constexpr std::size_t kDistance = kRun;
+  static constexpr std::size_t kGroup = 2 * kRun;
+  static constexpr bool kInRuns = true;
+};
+static_assert(steps_of<Amx>(Amx::kGroup) == kAmxRows);
+
+// Tile registers of 16 rows of 64 bytes, for as long as this lives: only between may they be used.
+class AmxRegisters {
+ public:
+  HWY_INLINE AmxRegisters() {
+    static constexpr Configuration kWhole{};
+    asm volatile("ldtilecfg %0" : : "m"(kWhole));
+  }
+  HWY_INLINE ~AmxRegisters() { asm volatile("tilerelease"); }
+  AmxRegisters(const AmxRegisters&) = delete;
+  AmxRegisters& operator=(const AmxRegisters&) = delete;
+
+ private:
+  struct alignas(64) Configuration {
+    std::uint8_t palette = 1;
+    std::uint8_t start_row = 0;
+    std::uint8_t reserved[14] = {};
+    std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  };
+};
+
+// Instructions by their names, for the reason that Pairs::multiply_add() has. Strides in bytes.
+template <std::size_t kTile>
+HWY_INLINE void amx_clear() {
+  asm volatile("tilezero %%tmm%c0" : : "i"(kTile));
+}
+template <std::size_t kTile>
+HWY_INLINE void amx_load(const float* from, std::size_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(kTile) : "memory");
+}
+template <std::size_t kTile>
+HWY_INLINE void amx_store(float* to, std::size_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(kTile) : "memory");
+}
+template <std::size_t kSum, std::size_t kA, std::size_t kB>
+HWY_INLINE void amx_multiply_add() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kA), "i"(kB));
+}
+
+// Factors of kA by kB tiles. Pair p of row r of a is at
+// a + r / 16 * a_tile + p / 16 * a_group + r % 16 * a_row + p % 16; of column c of b at
+// b + p * kPanel + c.
+struct AmxFactors {
+  const float* a;
+  std::size_t a_tile, a_group, a_row;
+  const float* b;
+};
+
+// Sums of kA by kB tiles, kPanel columns a row in memory.
+template <std::size_t kA, std::size_t kB>
+struct AmxSums {
+  static constexpr std::size_t kStride = kPanel<float> * sizeof(float);
+
+  // f(number of the sum, of the tile of a, of that of b), all constants.
+  template <class F>
+  static HWY_INLINE void for_each(const F& f) {
+    unrolled<kA * kB>([&](auto i) LOCKSTEP_LAMBDA {
+      f(i, std::integral_constant<std::size_t, i / kB>{},
+        std::integral_constant<std::size_t, i % kB>{});
+    });
+  }
+  static HWY_INLINE void clear() {
+    for_each([](auto i, auto, auto) LOCKSTEP_LAMBDA { amx_clear<i>(); });
+  }
+  static HWY_INLINE void load(const float* sums) {
+    for_each([&](auto i, auto r, auto c) LOCKSTEP_LAMBDA {
+      amx_load<i>(sums + r * kAmxRows * kPanel<float> + c * kAmxRows, kStride);
+    });
+  }
+  static HWY_INLINE void store(float* sums) {
+    for_each([&](auto i, auto r, auto c) LOCKSTEP_LAMBDA {
+      amx_store<i>(sums + r * kAmxRows * kPanel<float> + c * kAmxRows, kStride);
+    });
+  }
+
+  // += the products of so many steps, a whole number of groups.
+  static HWY_INLINE void multiply_add(const AmxFactors& factors, std::size_t steps) {
+    const float* a = factors.a;
+    const float* b = factors.b;
+    const std::size_t a_stride = factors.a_row * sizeof(float);
+    for (std::size_t step = 0; step < steps; step += kAmxRows) {
+      unrolled<kA>([&](auto i)
+                       LOCKSTEP_LAMBDA { amx_load<4 + i>(a + i * factors.a_tile, a_stride); });
+      unrolled<kB>([&](auto i) LOCKSTEP_LAMBDA { amx_load<6 + i>(b + i * kAmxRows, kStride); });
+      for_each([](auto i, auto r, auto c) LOCKSTEP_LAMBDA { amx_multiply_add<i, 4 + r, 6 + c>(); });
+      a += factors.a_group;
+      b += kAmxRows * kPanel<float>;
+    }
+  }
+};
+
+// Calls f(AmxSums) for as many tiles as rows and columns take, at most two by two.
+template <class F>
+HWY_INLINE void with_amx_sums(std::size_t rows, std::size_t cols, const F& f) {
+  if (rows > kAmxRows) {
+    if (cols > kAmxRows) return f(AmxSums<2, 2>());
+    return f(AmxSums<2, 1>());
+  }
+  if (cols > kAmxRows) return f(AmxSums<1, 2>());
+  f(AmxSums<1, 1>());
+}
+
+// Rows of a of one tile, or of two.
+inline constexpr std::size_t kAmxStrip = 2 * kAmxRows;
+
+// What a stretch of the depth adds to a panel of c, for at most kAmxStrip rows.
+struct AmxBlock {
+  AmxFactors factors;
+  std::size_t steps;
+  MatrixView<float> c;
+  bool first, last;   // stretch of the depth
+  const float* bias;  // of the first column, or null
+};
+
+// c = (the sums before) + products (+ bias), by way of copies: rows and columns beyond those of c
+// are not its.
+HWY_INLINE void amx_block(const AmxBlock& block) {
+  const Tag<float> d;
+  alignas(kAlignment) float sums[kAmxStrip * kPanel<float>];
+  const MatrixView<float> c = block.c;
+  if (!block.first) {
+    for (std::size_t r = 0; r < c.rows; ++r)
+      std::copy_n(c.row(r), c.cols, sums + r * kPanel<float>);
+  }
+  with_amx_sums(c.rows, c.cols, [&](auto tiles) LOCKSTEP_LAMBDA {
+    if (block.first) {
+      tiles.clear();
+    } else {
+      tiles.load(sums);
+    }
+    tiles.multiply_add(block.factors, block.steps);
+    tiles.store(sums);
+  });
+  const bool biased = block.last && block.bias != nullptr;
+  for (std::size_t j = 0; j < c.cols; j += kRegister<float>) {
+    const auto bias = biased ? hn::LoadU(d, block.bias + j) : hn::Zero(d);
+    for (std::size_t r = 0; r < c.rows; ++r) {
+      auto sum = hn::Load(d, sums + r * kPanel<float> + j);
+      if (biased) sum = hn::Add(bias, sum);
+      hn::StoreU(sum, d, c.row(r) + j);
+    }
+  }
+}
+
+// As product_panels_of, one panel after the other: its sums stay in the tiles for a stretch of the
+// depth.
+inline void amx_product_panels(const Product<float>& product, std::size_t row_begin,
+                               std::size_t row_end, std::size_t panel, std::size_t panels) {
+  constexpr std::size_t kStretch = 4 * kDepthBlock;
+  constexpr std::size_t kPanelSize = steps_of<Amx>(kStretch) * kPanel<float>;
+  alignas(kAlignment) float packed[kPanelSize];
+  const AmxRegisters registers;
+  const std::size_t depth = product.a.cols;
+  for (const std::size_t end = panel + panels; panel < end; ++panel) {
+    const std::size_t col = panel * kPanel<float>;
+    const std::size_t cols = std::min(kPanel<float>, product.c.cols - col);
+    for (std::size_t p = 0; p < depth; p += kStretch) {
+      const std::size_t length = std::min(kStretch, depth - p);
+      for (std::size_t at = 0; at < length; at += kDepthBlock) {
+        pack_block_pairs<Amx>(product, p + at, std::min(kDepthBlock, length - at), col, cols,
+                              kPanelSize, packed + steps_of<Amx>(at) * kPanel<float>);
+      }
+      const std::size_t a_row = product.a.stride;
+      for (std::size_t row = row_begin; row < row_end; row += kAmxStrip) {
+        const float* a = product.a.row(row) + steps_of<Amx>(p);
+        const MatrixView<float> c{product.c.row(row) + col, std::min(kAmxStrip, row_end - row),
+                                  cols, product.c.stride};
+        const bool last = p + length == depth;
+        amx_block({.factors = {a, kAmxRows * a_row, kAmxRows, a_row, packed},
+                   .steps = steps_of<Amx>(length),
+                   .c = c,
+                   .first = p == 0,
+                   .last = last,
+                   .bias = product.bias == nullptr ? nullptr : product.bias + col});
+        if (last) activate(product.activation, product.slope, c);
+      }
+    }
+  }
+}
+
+// 16 registers of 16 elements change rows for columns.
+HWY_INLINE void transpose(Vector<float>* rows) {
+  const Tag<float> d;
+  const hn::Repartition<double, Tag<float>> pairs;
+  Vector<float> a[kAmxRows];
+  // Within quarters of the registers, four rows at a time …
+  unrolled<4>([&](auto i) LOCKSTEP_LAMBDA {
+    const auto* r = rows + 4 * i;
+    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r[0], r[1]));
+    const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r[0], r[1]));
+    const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r[2], r[3]));
+    const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r[2], r[3]));
+    a[4 * i] = hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23));
+    a[4 * i + 1] = hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23));
+    a[4 * i + 2] = hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23));
+    a[4 * i + 3] = hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23));
+  });
+  // … then quarters for rows: register k of a has those of rows 4 i + k.
+  unrolled<4>([&](auto k) LOCKSTEP_LAMBDA {
+    const auto v0 = a[k].raw, v1 = a[4 + k].raw, v2 = a[8 + k].raw, v3 = a[12 + k].raw;
+    const auto even01 = _mm512_shuffle_f32x4(v0, v1, 0x88),
+               odd01 = _mm512_shuffle_f32x4(v0, v1, 0xDD);
+    const auto even23 = _mm512_shuffle_f32x4(v2, v3, 0x88),
+               odd23 = _mm512_shuffle_f32x4(v2, v3, 0xDD);
+    rows[k] = Vector<float>{_mm512_shuffle_f32x4(even01, even23, 0x88)};
+    rows[4 + k] = Vector<float>{_mm512_shuffle_f32x4(odd01, odd23, 0x88)};
+    rows[8 + k] = Vector<float>{_mm512_shuffle_f32x4(even01, even23, 0xDD)};
+    rows[12 + k] = Vector<float>{_mm512_shuffle_f32x4(odd01, odd23, 0xDD)};
+  });
+}
+
+// A strip has kAmxStrip inputs: for each group of its steps two tiles, of 16 inputs by 16 pairs.
+inline void pack_amx_strips(MatrixView<const float> matrix, std::size_t begin, std::size_t end,
+                            std::size_t step, float* packed) {
+  const Tag<float> d;
+  const std::size_t strip_size = matrix.rows * kAmxStrip;
+  for (std::size_t row = begin; row < end; row += Amx::kGroup, step += kAmxRows) {
+    const std::size_t rows = std::min(Amx::kGroup, end - row);
+    for (std::size_t j = 0; j < matrix.cols; j += kAmxRows) {
+      const auto valid = hn::FirstN(d, std::min(kAmxRows, matrix.cols - j));
+      const auto load = [&](std::size_t i) LOCKSTEP_LAMBDA {
+        return i < rows ? hn::MaskedLoad(valid, d, matrix.row(row + i) + j) : hn::Zero(d);
+      };
+      Vector<float> tile[kAmxRows];
+      unrolled<kAmxRows>(
+          [&](auto i) LOCKSTEP_LAMBDA { tile[i] = PairRounded().beside(load(i), load(i + kRun)); });
+      transpose(tile);
+      float* to = packed + j / kAmxStrip * strip_size + step * kAmxStrip +
+                  j % kAmxStrip / kAmxRows * kAmxTile;
+      unrolled<kAmxRows>([&](auto i) LOCKSTEP_LAMBDA { hn::Store(tile[i], d, to + i * kAmxRows); });
+    }
+  }
+}
+
+// Sums the products over the samples of one leaf. The node is not in registers: it is memory.
+template <class Sums>
+struct AmxLeafProducts {
+  AmxFactors factors;  // of the first step
+
+  template <class Node>
+  HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
+    AmxFactors leaf = factors;
+    leaf.a += begin * kAmxStrip;
+    leaf.b += begin * kPanel<float>;
+    Sums::clear();
+    Sums::multiply_add(leaf, steps_of<Amx>(end - begin));
+    Sums::store(reinterpret_cast<float*>(&node));
+  }
+};
+
+inline void amx_weight_gradient(const WeightGradient<float>& job, std::size_t input_begin,
+                                std::size_t input_end, std::size_t panel) {
+  const AmxRegisters registers;
+  const LeafRows leaves(job.leaf_rows);
+  const std::size_t col = panel * kPanel<float>;
+  const std::size_t cols = std::min(kPanel<float>, job.outputs - col);
+  for (std::size_t input = input_begin; input < input_end; input += kAmxStrip) {
+    const std::size_t rows = std::min(kAmxStrip, input_end - input);
+    const std::size_t at = input * job.outputs + col;
+    prefetch_weights(job, rows, cols, at);
+    const AmxFactors factors{job.x + input / kAmxStrip * job.x_strip, kAmxTile, 2 * kAmxTile,
+                             kAmxRows, job.d_y + panel * job.d_y_panel};
+    using Node = Tile<float, kAmxStrip, kTileVectors>;
+    static_assert(sizeof(Node) == kAmxStrip * kPanel<float> * sizeof(float));
+    alignas(kAlignment) Node sum;
+    with_amx_sums(rows, cols, [&](auto tiles) LOCKSTEP_LAMBDA {
+      sum_leaves(leaves, AmxLeafProducts<decltype(tiles)>{factors}, sum);
+    });
+    use_gradient(job, reinterpret_cast<const float*>(&sum), rows, kPanel<float>, cols, at);
+  }
+}
+
+inline const PairKernels<float>* amx_kernels(float) {
+  static const PairKernels<float> kernels{.terms_at_once = Amx::kGroup,
+                                          .tile_inputs = kAmxStrip,
+                                          .pack_pairs = pack_pairs<Amx>,
+                                          .product_panels = amx_product_panels,
+                                          .pack_panels = pack_pair_panels<Amx>,
+                                          .pack_strips = pack_amx_strips,
+                                          .weight_gradient = amx_weight_gradient};
+  return &kernels;
+}
+
+#endif  // AVX-512
+
+// Null where there are no tiles, or for other types.
+template <class T>
+const PairKernels<T>* amx_kernels(T) {
+  return nullptr;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lockstep::nn
+HWY_AFTER_NAMESPACE();
+
+#endif
