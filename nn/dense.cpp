@@ -68,8 +68,8 @@ void Dense<T>::forward(const Pass&, std::span<const T> parameters, MatrixView<co
 template <class T>
 std::size_t Dense<T>::scratch_size(std::size_t rows) const {
   return std::max({weight_gradient_scratch<T>(rows, this->inputs(), this->outputs()),
-                   multiply_scratch<T>(rows, this->inputs(), this->outputs()),
-                   multiply_scratch<T>(rows, this->outputs(), this->inputs())});
+                   multiply_scratch<T>(rows, this->inputs(), this->outputs(), options_.precision),
+                   multiply_scratch<T>(rows, this->outputs(), this->inputs(), options_.precision)});
 }
 
 template <class T>

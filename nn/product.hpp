@@ -65,21 +65,36 @@ void multiply_by_blocks(const Product<T>& product, double operations, T* scratch
 
 namespace detail {
 
-// From one row of pairs to the next.
+// Where the pairs of a product stand in its scratch: those of a, and then those of b.
 template <class T>
-std::size_t pairs_stride(std::size_t depth) {
-  const PairKernels<T>* amx = kernels<T>().amx;
-  return padded_stride(round_up(depth, amx != nullptr ? amx->terms_at_once : 2) / 2);
+struct PairLayout {
+  PairLayout(std::size_t rows, std::size_t depth, std::size_t cols) {
+    const Kernels<T>& kernel = kernels<T>();
+    const std::size_t steps = round_up(depth, kernel.pairs->terms_at_once) / 2;
+    a_stride = padded_stride(steps);
+    b_begin = (rows + kRowsBeyond) * a_stride;
+    b_panel = steps * kernel.panel_width;
+    size = b_begin + parts_of(cols, kernel.panel_width) * b_panel;
+  }
+
+  std::size_t a_stride, b_begin, b_panel, size;
+};
+
+template <class T>
+bool goes_by_pairs(std::size_t rows, Precision precision) {
+  return precision == Precision::bfloat16 && kernels<T>().pairs != nullptr && rows > kFewRows;
 }
 
 }  // namespace detail
 
-// Elements of scratch of which multiply() can make use: the sums of blocks, or pairs of a's
-// factors.
+// Elements of scratch of which multiply() can make use: the sums of blocks, or pairs of factors.
 template <class T>
-std::size_t multiply_scratch(std::size_t rows, std::size_t depth, std::size_t cols) {
-  return std::max(std::min(rows, kFewRows) * parts_of(depth, kDepthBlock) * padded_stride(cols),
-                  (rows + kRowsBeyond) * detail::pairs_stride<T>(depth));
+std::size_t multiply_scratch(std::size_t rows, std::size_t depth, std::size_t cols,
+                             Precision precision = Precision::float32) {
+  const std::size_t sums =
+      std::min(rows, kFewRows) * parts_of(depth, kDepthBlock) * padded_stride(cols);
+  if (!detail::goes_by_pairs<T>(rows, precision)) return sums;
+  return std::max(sums, detail::PairLayout<T>(rows, depth, cols).size);
 }
 
 namespace detail {
@@ -114,16 +129,30 @@ void multiply_in_parts(const Product<T>& product, std::size_t panels, double ope
   }
 }
 
-// Packs pairs of a's factors into `scratch`, and tells the product.
+// Packs both factors into `scratch`, and tells the product.
 template <class T>
 void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
   const MatrixView<const T> a = product.a;
-  const MatrixView<T> pairs{scratch, a.rows, a.cols, pairs_stride<T>(a.cols)};
+  const PairLayout<T> layout(a.rows, a.cols, product.c.cols);
+  const MatrixView<T> pairs{scratch, a.rows, a.cols, layout.a_stride};
   for_each_row_block(a.rows, static_cast<double>(a.cols), [&](std::size_t begin, std::size_t end) {
     kernel.pack_pairs({a.row(begin), end - begin, a.cols, a.stride},
                       {pairs.row(begin), end - begin, pairs.cols, pairs.stride});
   });
+  T* b = scratch + layout.b_begin;
+  product.b_panel = layout.b_panel;
+  constexpr std::size_t kPanelsPerPart = 8;
+  const std::size_t panels = parts_of(product.c.cols, kernels<T>().panel_width);
+  const std::size_t groups = parts_of(panels, kPanelsPerPart);
+  const double operations = 2.0 * static_cast<double>(a.cols) * static_cast<double>(product.c.cols);
+  for_each_part(parts_of(a.cols, kDepthBlock) * groups, operations, [&](std::size_t part) {
+    const std::size_t p = part / groups * kDepthBlock;
+    const std::size_t panel = part % groups * kPanelsPerPart;
+    kernel.pack_factor(product, p, std::min(kDepthBlock, a.cols - p), panel,
+                       std::min(kPanelsPerPart, panels - panel), b + panel * layout.b_panel);
+  });
   product.a = pairs;
+  product.b_pairs = b;
 }
 
 }  // namespace detail
@@ -139,19 +168,18 @@ void multiply(Product<T> product, std::span<T> scratch = {}) {
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(depth) *
                             static_cast<double>(product.c.cols);
   detail::ProductPanels<T> product_panels = kernel.product_panels;
-  const bool enough_scratch = scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols);
-  const PairKernels<T>* pairs = kernel.amx != nullptr ? kernel.amx : kernel.pairs;
-  const bool rounds = product.precision == Precision::bfloat16;
-  if (rounds && pairs != nullptr && rows > kFewRows && enough_scratch) {
-    detail::pack_pairs(*pairs, product, scratch.data());
-    product_panels = pairs->product_panels;
+  const bool enough_scratch =
+      scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols, product.precision);
+  if (detail::goes_by_pairs<T>(rows, product.precision) && enough_scratch) {
+    detail::pack_pairs(*kernel.pairs, product, scratch.data());
+    product_panels = kernel.pairs->product_panels;
   }
   if (operations < kOperationsWorthATask) {
     for (std::size_t panel = 0; panel < panels; panel += kPanelsAtOnce) {
       product_panels(product, 0, rows, panel, std::min(kPanelsAtOnce, panels - panel));
     }
   } else if (rows <= kFewRows && !product.b_transposed && depth > kDepthBlock && enough_scratch &&
-             !rounds) {
+             product.precision == Precision::float32) {
     detail::multiply_by_blocks(product, operations, scratch.data());
   } else {
     detail::multiply_in_parts(product, panels, operations, product_panels);
@@ -177,8 +205,9 @@ template <class T>
 std::size_t weight_gradient_scratch(std::size_t rows, std::size_t inputs, std::size_t outputs) {
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t tiles = round_up(inputs, kernel.tile_inputs);
-  const std::size_t amx = kernel.amx != nullptr ? round_up(inputs, kernel.amx->tile_inputs) : 0;
-  return rows * (round_up(std::max(tiles, amx), kLanes) + round_up(outputs, kernel.panel_width));
+  const std::size_t pairs =
+      kernel.pairs != nullptr ? round_up(inputs, kernel.pairs->tile_inputs) : 0;
+  return rows * (round_up(std::max(tiles, pairs), kLanes) + round_up(outputs, kernel.panel_width));
 }
 
 // Who is told of pieces of a weight gradient, and whether the pass still reads the weights there.
@@ -240,17 +269,17 @@ void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
   job.x_strip = job.x_step * x.rows;
 }
 
-// Those for this subtree, or null. Those of AMX fill up a leaf to whole groups of terms, half as
-// many steps, for which there must be room.
+// Those for this subtree, or null: they fill up a leaf to whole groups of terms, half as many steps,
+// for which there must be room.
 template <class T>
 const PairKernels<T>* pair_kernels(std::span<const std::size_t> leaf_rows) {
-  const PairKernels<T>* amx = kernels<T>().amx;
-  if (amx == nullptr) return kernels<T>().pairs;
+  const PairKernels<T>* pairs = kernels<T>().pairs;
+  if (pairs == nullptr) return nullptr;
   for (std::size_t l = 0; l + 1 < leaf_rows.size(); ++l) {
     const std::size_t rows = leaf_rows[l + 1] - leaf_rows[l];
-    if (round_up(rows, amx->terms_at_once) / 2 > rows) return kernels<T>().pairs;
+    if (round_up(rows, pairs->terms_at_once) / 2 > rows) return nullptr;
   }
-  return amx;
+  return pairs;
 }
 
 // The smallest subtree that holds all samples of a subtree: the rest of it changes no sum.
@@ -362,7 +391,7 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                       const GradientListener& told = {}) {
   const Kernels<T>& kernel = kernels<T>();
   WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols, .precision = precision};
-  bool packed = false;
+  bool singles_packed = false;  // pairs are packed for each subtree on its own
   for (const SubtreeGradient<T>& subtree : subtrees) {
     assert(std::has_single_bit(subtree.leaf_rows.size() - 1) &&
            subtree.leaf_rows.size() - 1 <= kMaxLeaves);
@@ -376,15 +405,15 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
     }
     if (detail::fits_slots(job.leaf_rows)) {
       detail::gradient_in_slots(x, d_y, job);
-      packed = false;
+      singles_packed = false;
       continue;
     }
     const PairKernels<T>* pairs =
         precision == Precision::bfloat16 ? detail::pair_kernels<T>(job.leaf_rows) : nullptr;
-    if (!packed || pairs != nullptr) {
+    if (!singles_packed || pairs != nullptr) {
       detail::pack_factors(x, d_y, scratch.data(), pairs, job);
     }
-    packed = true;
+    singles_packed = pairs == nullptr;
     // A piece is final when the last subtree's is.
     detail::gradient_in_pieces(job, offset,
                                &subtree == &subtrees.back() ? told : GradientListener{},

@@ -79,7 +79,8 @@ void forward(benchmark::State& state, Precision precision) {
   product.b_stride = layer.outputs;
   product.c = layer.y.view();
   product.precision = precision;
-  AlignedBuffer<float> scratch(multiply_scratch<float>(layer.rows, layer.inputs, layer.outputs));
+  AlignedBuffer<float> scratch(
+      multiply_scratch<float>(layer.rows, layer.inputs, layer.outputs, product.precision));
   multiply(product, scratch.span());
   double expected = 0;
   for (std::size_t k = 0; k < layer.inputs; ++k) {
@@ -100,7 +101,8 @@ void input_gradient(benchmark::State& state, Precision precision) {
   product.b_transposed = true;
   product.c = layer.d_x.view();
   product.precision = precision;
-  AlignedBuffer<float> scratch(multiply_scratch<float>(layer.rows, layer.outputs, layer.inputs));
+  AlignedBuffer<float> scratch(
+      multiply_scratch<float>(layer.rows, layer.outputs, layer.inputs, product.precision));
   multiply(product, scratch.span());
   double expected = 0;
   for (std::size_t n = 0; n < layer.outputs; ++n) {

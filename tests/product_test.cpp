@@ -257,8 +257,9 @@ TYPED_TEST(ProductTest, OfBfloat16FactorsIsSummedInRunsBitByBit) {
       with_each_instruction_set([&] {
         for (const bool scratch_given : {true, false}) {
           Matrix<T> c(s.rows, s.cols);
-          AlignedBuffer<T> scratch(scratch_given ? multiply_scratch<T>(s.rows, s.depth, s.cols)
-                                                 : 0);
+          AlignedBuffer<T> scratch(
+              scratch_given ? multiply_scratch<T>(s.rows, s.depth, s.cols, Precision::bfloat16)
+                            : 0);
           multiply<T>({a.view(), b.view().data, b_stride, transposed, c.view(), bias.data(),
                        Activation::none, T{0}, Precision::bfloat16},
                       scratch.span());
@@ -322,7 +323,8 @@ TEST(Product, RoundsEveryNumberAsTheKernelForItDoes) {
   with_each_instruction_set([&] {
     for (const bool transposed : {false, true}) {
       Matrix<float> c(kRows, count);
-      AlignedBuffer<float> scratch(multiply_scratch<float>(kRows, kDepth, count));
+      AlignedBuffer<float> scratch(
+          multiply_scratch<float>(kRows, kDepth, count, Precision::bfloat16));
       multiply<float>({std::as_const(ones).view(), b.view().data, transposed ? kDepth : count,
                        transposed, c.view(), nullptr, Activation::none, 0.0f, Precision::bfloat16},
                       scratch.span());

@@ -146,77 +146,41 @@ HWY_INLINE void with_amx_sums(std::size_t rows, std::size_t cols, const F& f) {
 // Rows of a of one tile, or of two.
 inline constexpr std::size_t kAmxStrip = 2 * kAmxRows;
 
-// What a stretch of the depth adds to a panel of c, for at most kAmxStrip rows.
-struct AmxBlock {
-  AmxFactors factors;
-  std::size_t steps;
-  MatrixView<float> c;
-  bool first, last;   // stretch of the depth
-  const float* bias;  // of the first column, or null
-};
-
-// c = (the sums before) + products (+ bias), by way of copies: rows and columns beyond those of c
-// are not its.
-HWY_INLINE void amx_block(const AmxBlock& block) {
+// c = the products (+ bias), for at most kAmxStrip rows and a panel; by way of a copy, since rows and
+// columns beyond those of c are not its.
+HWY_INLINE void amx_multiply(const AmxFactors& factors, std::size_t steps, const float* bias,
+                             MatrixView<float> c) {
   const Tag<float> d;
   alignas(kAlignment) float sums[kAmxStrip * kPanel<float>];
-  const MatrixView<float> c = block.c;
-  if (!block.first) {
-    for (std::size_t r = 0; r < c.rows; ++r)
-      std::copy_n(c.row(r), c.cols, sums + r * kPanel<float>);
-  }
   with_amx_sums(c.rows, c.cols, [&](auto tiles) LOCKSTEP_LAMBDA {
-    if (block.first) {
-      tiles.clear();
-    } else {
-      tiles.load(sums);
-    }
-    tiles.multiply_add(block.factors, block.steps);
+    tiles.clear();
+    tiles.multiply_add(factors, steps);
     tiles.store(sums);
   });
-  const bool biased = block.last && block.bias != nullptr;
   for (std::size_t j = 0; j < c.cols; j += kRegister<float>) {
-    const auto bias = biased ? hn::LoadU(d, block.bias + j) : hn::Zero(d);
+    const auto add = bias == nullptr ? hn::Zero(d) : hn::LoadU(d, bias + j);
     for (std::size_t r = 0; r < c.rows; ++r) {
       auto sum = hn::Load(d, sums + r * kPanel<float> + j);
-      if (biased) sum = hn::Add(bias, sum);
-      hn::StoreU(sum, d, c.row(r) + j);
+      if (bias != nullptr) sum = hn::Add(add, sum);
+      hn::Store(sum, d, c.row(r) + j);
     }
   }
 }
 
-// As product_panels_of, one panel after the other: its sums stay in the tiles for a stretch of the
-// depth.
 inline void amx_product_panels(const Product<float>& product, std::size_t row_begin,
                                std::size_t row_end, std::size_t panel, std::size_t panels) {
-  constexpr std::size_t kStretch = 4 * kDepthBlock;
-  constexpr std::size_t kPanelSize = steps_of<Amx>(kStretch) * kPanel<float>;
-  alignas(kAlignment) float packed[kPanelSize];
   const AmxRegisters registers;
-  const std::size_t depth = product.a.cols;
+  const std::size_t stride = product.a.stride;
   for (const std::size_t end = panel + panels; panel < end; ++panel) {
     const std::size_t col = panel * kPanel<float>;
-    const std::size_t cols = std::min(kPanel<float>, product.c.cols - col);
-    for (std::size_t p = 0; p < depth; p += kStretch) {
-      const std::size_t length = std::min(kStretch, depth - p);
-      for (std::size_t at = 0; at < length; at += kDepthBlock) {
-        pack_block_pairs<Amx>(product, p + at, std::min(kDepthBlock, length - at), col, cols,
-                              kPanelSize, packed + steps_of<Amx>(at) * kPanel<float>);
-      }
-      const std::size_t a_row = product.a.stride;
-      for (std::size_t row = row_begin; row < row_end; row += kAmxStrip) {
-        const float* a = product.a.row(row) + steps_of<Amx>(p);
-        const MatrixView<float> c{product.c.row(row) + col, std::min(kAmxStrip, row_end - row),
-                                  cols, product.c.stride};
-        const bool last = p + length == depth;
-        amx_block({.factors = {a, kAmxRows * a_row, kAmxRows, a_row, packed},
-                   .steps = steps_of<Amx>(length),
-                   .c = c,
-                   .first = p == 0,
-                   .last = last,
-                   .bias = product.bias == nullptr ? nullptr : product.bias + col});
-        if (last) activate(product.activation, product.slope, c);
-      }
+    const float* b = product.b_pairs + panel * product.b_panel;
+    const float* bias = product.bias == nullptr ? nullptr : product.bias + col;
+    for (std::size_t row = row_begin; row < row_end; row += kAmxStrip) {
+      const MatrixView<float> c{product.c.row(row) + col, std::min(kAmxStrip, row_end - row),
+                                std::min(kPanel<float>, product.c.cols - col), product.c.stride};
+      amx_multiply({product.a.row(row), kAmxRows * stride, kAmxRows, stride, b},
+                   steps_of<Amx>(product.a.cols), bias, c);
+      activate(product.activation, product.slope, c);
     }
   }
 }
@@ -317,6 +281,7 @@ inline const PairKernels<float>* amx_kernels(float) {
   static const PairKernels<float> kernels{.terms_at_once = Amx::kGroup,
                                           .tile_inputs = kAmxStrip,
                                           .pack_pairs = pack_pairs<Amx>,
+                                          .pack_factor = pack_factor_pairs<Amx>,
                                           .product_panels = amx_product_panels,
                                           .pack_panels = pack_pair_panels<Amx>,
                                           .pack_strips = pack_amx_strips,

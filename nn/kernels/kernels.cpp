@@ -41,7 +41,6 @@ template <class T>
 const Kernels<T>& table() {
   static const Kernels<T> kernels{hwy::TargetName(HWY_TARGET),
                                   nullptr,
-                                  nullptr,
                                   kPanel<T>,
                                   kTileRows,
                                   product_panels<T>,
@@ -67,37 +66,20 @@ const Kernels<T>& table() {
 
 // The same with instructions for bfloat16, where this instruction set has them.
 template <class T>
-const Kernels<T>& table_with_pairs() {
-  static const Kernels<T> kernels = [] {
-    Kernels<T> with_pairs = table<T>();
-    with_pairs.instruction_set = name_of(Bfloat16Instructions::pairs);
-    with_pairs.pairs = pair_kernels(T{});
-    return with_pairs;
-  }();
-  return kernels;
-}
-
-template <class T>
-const Kernels<T>& table_with_amx() {
-  static const Kernels<T> kernels = [] {
-    Kernels<T> with_amx = table_with_pairs<T>();
-    with_amx.instruction_set = name_of(Bfloat16Instructions::amx);
-    with_amx.amx = amx_kernels(T{});
-    return with_amx;
-  }();
+Kernels<T> with_pairs(Bfloat16Instructions instructions, const PairKernels<T>* pairs) {
+  Kernels<T> kernels = table<T>();
+  kernels.instruction_set = name_of(instructions);
+  kernels.pairs = pairs;
   return kernels;
 }
 
 template <class T>
 const Kernels<T>& table_with(Bfloat16Instructions instructions) {
-  switch (instructions) {
-    case Bfloat16Instructions::none:
-      break;
-    case Bfloat16Instructions::pairs:
-      return table_with_pairs<T>();
-    case Bfloat16Instructions::amx:
-      return table_with_amx<T>();
-  }
+  using enum Bfloat16Instructions;
+  static const Kernels<T> with_vdpbf16ps = with_pairs<T>(pairs, pair_kernels(T{}));
+  static const Kernels<T> with_amx = with_pairs<T>(amx, amx_kernels(T{}));
+  if (instructions == pairs) return with_vdpbf16ps;
+  if (instructions == amx) return with_amx;
   return table<T>();
 }
 

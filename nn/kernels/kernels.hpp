@@ -54,6 +54,9 @@ struct Product {
   Activation activation = Activation::none;  // all but softmax
   T slope = 0;                               // of leaky_relu
   Precision precision = Precision::float32;  // bfloat16: b is rounded on its way; a is already
+  // For PairKernels: b in panels of pairs, and elements from one panel to the next.
+  const T* b_pairs = nullptr;
+  std::size_t b_panel = 0;
 };
 
 enum class UpdateRule { sgd, momentum, adagrad, rmsprop, adam };
@@ -144,8 +147,13 @@ struct PairKernels {
   // Rows become rows of pairs, the last group of terms filled up with zeros. The factors are
   // rounded already, here and in the packing below.
   void (*pack_pairs)(MatrixView<const T> rows, MatrixView<T> pairs);
-  // As in Kernels, but rows of a are pairs; a.cols is still the depth. Up to kRowsBeyond rows after
-  // row_end may be read, for nothing.
+  // Rows [p, p + length) of b, at most kDepthBlock from a multiple of that on, become the steps of
+  // their terms in `panels` panels of product.b_panel elements each, rounded on their way. `packed`
+  // is the first element of the panel `panel`.
+  void (*pack_factor)(const Product<T>&, std::size_t p, std::size_t length, std::size_t panel,
+                      std::size_t panels, T* packed);
+  // As in Kernels, but rows of a are pairs, and b_pairs is b; a.cols is still the depth. Up to
+  // kRowsBeyond rows after row_end may be read, for nothing.
   void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,
                          std::size_t panel, std::size_t panels);
   // As in Kernels, with pairs of rows: rows [begin, end), which are of one leaf, become the steps
@@ -161,10 +169,9 @@ struct PairKernels {
 template <class T>
 struct Kernels {
   std::string_view instruction_set;  // "AVX2", "AVX3" (AVX-512), "AVX3_BF16", …
-  const PairKernels<T>* pairs;  // of two terms at a time; null: there is no instruction for that
-  const PairKernels<T>* amx;    // of 32; null: there is none
-  std::size_t panel_width;      // columns of a product or outputs of a weight gradient in a tile
-  std::size_t tile_inputs;      // inputs of a weight gradient in a tile
+  const PairKernels<T>* pairs;       // null: there are no instructions for bfloat16
+  std::size_t panel_width;  // columns of a product or outputs of a weight gradient in a tile
+  std::size_t tile_inputs;  // inputs of a weight gradient in a tile
 
   // Rows [row_begin, row_end) of the columns of `panels` panels, at most kPanelsAtOnce.
   void (*product_panels)(const Product<T>&, std::size_t row_begin, std::size_t row_end,

@@ -153,20 +153,22 @@ HWY_INLINE void pack_pairs_of_rows(MatrixView<const float> rows, std::size_t pan
       });
 }
 
-// Rows [p, p + length) of some panels of b, rounded on their way. At most kDepthBlock.
+// See PairKernels.
 template <class Terms>
-HWY_INLINE void pack_block_pairs(const Product<float>& product, std::size_t p, std::size_t length,
-                                 std::size_t col, std::size_t cols, std::size_t panel_size,
-                                 float* packed) {
+void pack_factor_pairs(const Product<float>& product, std::size_t p, std::size_t length,
+                       std::size_t panel, std::size_t panels, float* packed) {
   const std::size_t stride = product.b_stride;
+  const std::size_t col = panel * kPanel<float>;
+  const std::size_t cols = std::min(panels * kPanel<float>, product.c.cols - col);
+  packed += steps_of<Terms>(p) * kPanel<float>;
   if (!product.b_transposed) {
     return pack_pairs_of_rows<Terms>({product.b + p * stride + col, length, cols, stride},
-                                     panel_size, packed, RoundAndPair());
+                                     product.b_panel, packed, RoundAndPair());
   }
   // Along its rows b has the pairs of a column side by side: they are transposed as floats are.
   constexpr std::size_t kStride = padded_stride(steps_of<Terms>(kDepthBlock));
   alignas(kAlignment) float pairs[kPanel<float> * kStride];
-  for (std::size_t j = 0; j < cols; j += kPanel<float>, packed += panel_size) {
+  for (std::size_t j = 0; j < cols; j += kPanel<float>, packed += product.b_panel) {
     const std::size_t panel_cols = std::min(kPanel<float>, cols - j);
     for (std::size_t i = 0; i < panel_cols; ++i) {
       pack_row_pairs<Terms>(product.b + (col + j + i) * stride + p, length, pairs + i * kStride,

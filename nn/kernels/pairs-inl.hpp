@@ -42,12 +42,6 @@ struct Pairs {
   }
 };
 
-HWY_INLINE void pack_block(Pairs, const Product<float>& product, std::size_t p, std::size_t length,
-                           std::size_t col, std::size_t cols, std::size_t panel_size,
-                           float* packed) {
-  pack_block_pairs<Pairs>(product, p, length, col, cols, panel_size, packed);
-}
-
 // Several steps at a time, as for single factors.
 inline void pack_pair_strips(MatrixView<const float> matrix, std::size_t begin, std::size_t end,
                              std::size_t step, float* packed) {
@@ -78,6 +72,7 @@ inline const PairKernels<float>* pair_kernels(float) {
   static const PairKernels<float> kernels{.terms_at_once = 2,
                                           .tile_inputs = kTileRows,
                                           .pack_pairs = pack_pairs<Pairs>,
+                                          .pack_factor = pack_factor_pairs<Pairs>,
                                           .product_panels = product_panels_of<Pairs, float>,
                                           .pack_panels = pack_pair_panels<Pairs>,
                                           .pack_strips = pack_pair_strips,

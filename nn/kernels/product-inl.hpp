@@ -185,17 +185,28 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
   const std::size_t sums = rows * ((cols + kRegister<T> - 1) / kRegister<T>);
   const bool side_by_side = in_place && cols <= kPanel<T> && sums <= kFewSums;
   const std::size_t stretch = (side_by_side ? kBlocksAtOnce : 1) * kDepthBlock;
-  alignas(kAlignment) T packed[kPanelsAtOnce * kPanelSize];
+  // Pairs are packed before.
+  constexpr bool kPacksHere = Terms::kTerms == 1;
+  alignas(kAlignment) T packed[kPacksHere ? kPanelsAtOnce * kPanelSize : 1];
 
   for (std::size_t p = 0; p < depth; p += stretch) {
     const std::size_t length = std::min(stretch, depth - p);
-    if (!in_place) pack_block(Terms(), product, p, length, col, cols, kPanelSize, packed);
+    const T* b = packed;
+    if constexpr (!kPacksHere) {
+      b = product.b_pairs + panel * product.b_panel + steps_of<Terms>(p) * kPanel<T>;
+    } else if (in_place) {
+      b = product.b + p * product.b_stride + col;
+    } else {
+      pack_block(Terms(), product, p, length, col, cols, kPanelSize, packed);
+    }
     multiply_block(
         PanelBlock<T, Terms>{.a = {product.a.row(row_begin) + p / Terms::kTerms, rows,
                                    steps_of<Terms>(length), product.a.stride},
-                             .b = in_place ? product.b + p * product.b_stride + col : packed,
+                             .b = b,
                              .b_step = in_place ? product.b_stride : kPanel<T>,
-                             .b_panel = in_place ? kPanel<T> : kPanelSize,
+                             .b_panel = in_place     ? kPanel<T>
+                                        : kPacksHere ? kPanelSize
+                                                     : product.b_panel,
                              .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
                              .first = p == 0,
                              .last = p + length == depth,
