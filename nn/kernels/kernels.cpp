@@ -21,6 +21,7 @@
 #include <hwy/highway.h>
 
 #include "nn/kernels/gradient-inl.hpp"
+#include "nn/kernels/lamb-inl.hpp"
 #include "nn/kernels/loss-inl.hpp"
 #include "nn/kernels/normalization-inl.hpp"
 #include "nn/kernels/pack-inl.hpp"
@@ -56,6 +57,8 @@ const Kernels<T>& table() {
                                   cross_entropy<T>,
                                   mean_squared_error<T>,
                                   update<T>,
+                                  lamb_moments<T>,
+                                  lamb_move<T>,
                                   sum_of_squares<T>,
                                   log_of<T>};
   return kernels;
