@@ -22,6 +22,7 @@ foreach(name IN ITEMS background batch cpu_quota doctor epoch_order input leaves
 endforeach()
 lockstep_test(NAME evaluation_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 lockstep_test(NAME replica_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
+lockstep_test(NAME share_gather_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3 4)
 lockstep_test(NAME training_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 
 # It puts its own malloc in the place of the C library's, which the sanitizers do as well.
