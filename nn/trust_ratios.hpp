@@ -1,4 +1,4 @@
-// LAMB's trust ratios: by how much each tensor's step is stretched (nn/optimizer.hpp).
+// LAMB's trust ratios: what each tensor's step is multiplied by (nn/optimizer.hpp).
 //
 // With w a tensor and r the direction that it is to move in, ratio = |w| / |r|, Euclidean norms;
 // where one of the two is zero, the ratio is 1. Biases and weights of normalisation have ratio 1 as

@@ -191,9 +191,9 @@ void describe(Visitor& v, C& c) {
   v.field(Field{"epsilon_inside_root", any, "sqrt(s + epsilon) instead of sqrt(s) + epsilon",
                 "by optimizer"},
           o.epsilon_inside_root);
-  v.field(Field{"weight_decay", at_least(0),
-                "lamb: adds weight_decay * w to the step, past the moments"},
-          o.weight_decay);
+  v.field(
+      Field{"weight_decay", at_least(0), "lamb: adds weight_decay * w to the direction of a step"},
+      o.weight_decay);
   v.field(Field{"clip_norm", at_least(0), "scales a longer gradient down to this norm (0: off)"},
           o.clip_norm);
 
@@ -201,7 +201,7 @@ void describe(Visitor& v, C& c) {
   auto& r = c.regularization;
   v.field(Field{"l1", at_least(0), "adds l1 * sign(w) to the gradient"}, r.l1);
   v.field(Field{"l2", at_least(0), "adds l2 * w to the gradient"}, r.l2);
-  v.field(Field{"biases", any, "penalise biases too (lamb: decay and stretch them too)"}, r.biases);
+  v.field(Field{"biases", any, "penalise biases too (lamb: decay and trust ratio too)"}, r.biases);
 
   v.section("early_stopping");
   v.field(Field{"patience", at_least(0), "epochs without a better validation loss (0: off)"},
