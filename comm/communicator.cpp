@@ -133,10 +133,8 @@ void Communicator::all_gather(std::span<const double> mine, std::span<const std:
       all.size() != std::accumulate(counts.begin(), counts.end(), std::size_t{0})) {
     throw std::invalid_argument("all_gather: the counts do not fit the data");
   }
-  std::vector<std::size_t> bytes(counts.begin(), counts.end());
-  for (std::size_t& count : bytes) count *= sizeof(double);
-  detail::exchange(*state_, detail::all_gather_tag, "all_gather", std::as_bytes(mine), bytes,
-                   std::as_writable_bytes(all));
+  detail::exchange(*state_, detail::all_gather_tag, "all_gather", std::as_bytes(mine), counts,
+                   std::as_writable_bytes(all), detail::Heed::all_alarms, sizeof(double));
 }
 
 bool Communicator::any(bool mine) {

@@ -102,6 +102,11 @@ void ParameterExchange::wait_for_sums() {
   });
 }
 
+void ParameterExchange::visit_sums(const Visit& visit) {
+  const std::lock_guard held(state_->lock);
+  for (BucketExchange& bucket : state_->buckets) bucket.visit_held(visit);
+}
+
 void ParameterExchange::release() {
   const std::lock_guard held(state_->lock);
   state_->shared.released = true;

@@ -114,10 +114,12 @@ class ParameterExchange {
   // subtree without a present leaf is not read. A step that holds its sums has parameters that move
   // by what all sums are together, as clipping wants: none moves before release(). wait_for_sums()
   // waits until this rank's are there and noted; from then until release() the exchange calls no
-  // MPI.
+  // MPI, and visit_sums() calls `visit` from the calling thread as `note` was called before.
   enum class Sums { move, hold };
   void begin(std::span<const std::uint8_t> leaf_present, unsigned flags, Sums sums = Sums::move);
   void wait_for_sums();
+  using Visit = std::function<void(std::size_t begin, std::span<const float> sum)>;
+  void visit_sums(const Visit& visit);
   void release();
 
   // The partial sums are final from element `begin` on; the parameters there must not move yet.

@@ -10,6 +10,10 @@ namespace {
 
 constexpr std::size_t kPart = 8 * 1024;  // elements of the work that one thread takes at a time
 
+double default_epsilon(UpdateRule rule) {
+  return rule == UpdateRule::adagrad ? 1e-10 : rule == UpdateRule::lamb ? 1e-6 : 1e-8;
+}
+
 // base^exponent by squaring: IEEE products alone, where pow() is the C library's own.
 double power(double base, std::uint64_t exponent) {
   double result = 1;
@@ -36,9 +40,22 @@ MomentNames moment_names(UpdateRule rule) {
     case UpdateRule::rmsprop:
       return {nullptr, "mean_square"};
     case UpdateRule::adam:
+    case UpdateRule::lamb:
       return {"mean", "mean_square"};
   }
   return {nullptr, nullptr};
+}
+
+// Calls work(begin, gradient from there on) for whole chunks of the gradient's norm at a time.
+template <class T, class Work>
+void for_each_gradient_part(std::span<const T> gradient, double operations_per_element,
+                            const Work& work) {
+  static_assert(kPart % Optimizer<T>::kNormChunk == 0);
+  const double operations = operations_per_element * static_cast<double>(gradient.size());
+  for_each_part(parts_of(gradient.size(), kPart), operations, [&](std::size_t part) {
+    const std::size_t begin = part * kPart;
+    work(begin, gradient.subspan(begin, std::min(kPart, gradient.size() - begin)));
+  });
 }
 
 }  // namespace
@@ -50,6 +67,9 @@ Optimizer<T>::Optimizer(const ParameterLayout& layout, const OptimizerOptions& o
     if (!tensor.is_trained) continue;
     tensors_.push_back(
         {tensor.offset, tensor.offset + round_up(tensor.size, kLanes), tensor.is_bias});
+  }
+  if (options.rule == UpdateRule::lamb) {
+    trust_ratios_.emplace(layout, kNormChunk, options.penalise_biases);
   }
   const Pages pages = sparse ? Pages::small : Pages::huge;
   const MomentNames names = moment_names(options.rule);
@@ -75,7 +95,7 @@ Update<T> Optimizer<T>::rule_at(std::uint64_t step, std::size_t samples,
   u.l2 = static_cast<T>(o.l2);
   u.penalise_biases = o.penalise_biases;
   u.per_sample = static_cast<T>(1 / static_cast<double>(samples));
-  u.epsilon = static_cast<T>(o.epsilon.value_or(o.rule == UpdateRule::adagrad ? 1e-10 : 1e-8));
+  u.epsilon = static_cast<T>(o.epsilon.value_or(default_epsilon(o.rule)));
   u.epsilon_inside_root = o.epsilon_inside_root;
   double step_size = o.learning_rate;
   switch (o.rule) {
@@ -93,16 +113,35 @@ Update<T> Optimizer<T>::rule_at(std::uint64_t step, std::size_t samples,
       u.take2 = static_cast<T>(1 - o.decay);
       break;
     case UpdateRule::adam:
+    case UpdateRule::lamb:
       u.keep1 = static_cast<T>(o.beta1);
       u.take1 = static_cast<T>(1 - o.beta1);
       u.keep2 = static_cast<T>(o.beta2);
       u.take2 = static_cast<T>(1 - o.beta2);
       u.correction2 = static_cast<T>(1 / (1 - power(o.beta2, step)));
-      step_size /= 1 - power(o.beta1, step);
+      if (o.rule == UpdateRule::adam) {
+        step_size /= 1 - power(o.beta1, step);
+      } else {
+        u.correction1 = static_cast<T>(1 / (1 - power(o.beta1, step)));
+        u.weight_decay = static_cast<T>(o.weight_decay);
+      }
       break;
   }
   u.step_size = static_cast<T>(step_size);
   return u;
+}
+
+template <class T>
+void Optimizer<T>::take_in(const Update<T>& rule, std::size_t begin, std::span<const T> gradient) {
+  const auto pieces = trust_ratios_->pieces();
+  const std::size_t end = begin + gradient.size();
+  for (std::size_t i = trust_ratios_->pieces_before(begin); i < pieces.size(); ++i) {
+    const TrustRatios::Piece& piece = pieces[i];
+    if (piece.begin >= end) break;
+    const Update<T> here = rule.at(piece.begin, tensors_[piece.tensor].is_bias);
+    trust_ratios_->set(i, kernels<T>().lamb_moments(here, gradient.data() + (piece.begin - begin),
+                                                    piece.end - piece.begin));
+  }
 }
 
 template <class T>
@@ -113,7 +152,14 @@ void Optimizer<T>::update(const Update<T>& rule, std::size_t begin,
   auto tensor = std::ranges::upper_bound(tensors_, begin, {}, &Extent::end);
   for (std::size_t at = begin; at < end; ++tensor) {
     const std::size_t stop = std::min(end, tensor->end);
-    kernel.update(rule.at(at, tensor->is_bias), gradient.data() + (at - begin), stop - at);
+    Update<T> here = rule.at(at, tensor->is_bias);
+    if (trust_ratios_) {
+      const double ratio = (*trust_ratios_)[static_cast<std::size_t>(tensor - tensors_.begin())];
+      here.step_size = static_cast<T>(static_cast<double>(rule.step_size) * ratio);
+      kernel.lamb_move(here, stop - at);
+    } else {
+      kernel.update(here, gradient.data() + (at - begin), stop - at);
+    }
     at = stop;
   }
 }
@@ -134,12 +180,15 @@ void Optimizer<T>::update(std::uint64_t step, std::size_t samples, std::span<T> 
 }
 
 template <class T>
-void Optimizer<T>::update_all(const Update<T>& rule, std::span<const T> gradient) const {
-  const double operations = 20.0 * static_cast<double>(gradient.size());
-  for_each_part(parts_of(gradient.size(), kPart), operations, [&](std::size_t part) {
-    const std::size_t begin = part * kPart;
-    update(rule, begin, gradient.subspan(begin, std::min(kPart, gradient.size() - begin)));
-  });
+void Optimizer<T>::update_all(const Update<T>& rule, std::span<const T> gradient) {
+  if (trust_ratios_) {
+    for_each_gradient_part(gradient, 20, [&](std::size_t begin, std::span<const T> part) {
+      take_in(rule, begin, part);
+    });
+    trust_ratios_->update();
+  }
+  for_each_gradient_part(
+      gradient, 20, [&](std::size_t begin, std::span<const T> part) { update(rule, begin, part); });
 }
 
 template <class T>
@@ -162,10 +211,8 @@ double Optimizer<T>::sum_of_squares() const {
 
 template <class T>
 double Optimizer<T>::mean_gradient_squares(std::size_t samples, std::span<const T> gradient) {
-  const double operations = 4.0 * static_cast<double>(gradient.size());
-  for_each_part(parts_of(gradient.size(), kPart), operations, [&](std::size_t part) {
-    const std::size_t begin = part * kPart;
-    note_squares(samples, begin, gradient.subspan(begin, std::min(kPart, gradient.size() - begin)));
+  for_each_gradient_part(gradient, 4, [&](std::size_t begin, std::span<const T> part) {
+    note_squares(samples, begin, part);
   });
   return sum_of_squares();
 }

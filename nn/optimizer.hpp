@@ -16,11 +16,15 @@
 //             M = m / (1 - b1^t)
 //             V = v / (1 - b2^t)
 //             w -= a M / (sqrt(V) + e)
+//   lamb      m, v, M, V as adam               Y. You et al., ICLR 2020 (arXiv:1904.00962),
+//             r = M / (sqrt(V) + e) + d w      algorithm 2 with phi(x) = x; d the weight decay
+//             w -= a |w| / |r| r               tensor by tensor; see trust_ratios.hpp
 //
 // `epsilon_inside_root` divides by sqrt(s + e) instead. Penalties add l1 sign(w) + l2 w to g, for
-// weights and, if asked, biases. `clip_norm` c scales g, before penalties, by min(1, c / (|g| +
-// 1e-6)), |g| its Euclidean norm over all parameters (R. Pascanu et al., ICML 2013; the 1e-6 as in
-// PyTorch).
+// weights and, if asked, biases. lamb's decay and ratio are for the same tensors alone: for others d
+// is 0 and the ratio |w| / |r| is 1, as in its authors' program, where algorithm 2 excludes none.
+// `clip_norm` c scales g, before penalties, by min(1, c / (|g| + 1e-6)), |g| its Euclidean norm over
+// all parameters (R. Pascanu et al., ICML 2013; the 1e-6 as in PyTorch).
 //
 // An Optimizer owns its moments, in the layout of what is trained. One caller at a time; runs on
 // the caller's task arena; local.
@@ -38,11 +42,12 @@
 #include "nn/kernels/kernels.hpp"
 #include "nn/named.hpp"
 #include "nn/parameters.hpp"
+#include "nn/trust_ratios.hpp"
 
 namespace lockstep::nn {
 
-inline constexpr std::array<std::string_view, 5> kUpdateRuleNames = {"sgd", "momentum", "adagrad",
-                                                                     "rmsprop", "adam"};
+inline constexpr std::array<std::string_view, 6> kUpdateRuleNames = {
+    "sgd", "momentum", "adagrad", "rmsprop", "adam", "lamb"};
 
 constexpr std::optional<UpdateRule> update_rule_named(std::string_view name) {
   return value_named<UpdateRule>(kUpdateRuleNames, name);
@@ -53,11 +58,12 @@ struct OptimizerOptions {
   double learning_rate = 0.01;
   double momentum = 0.9;               // momentum's b
   bool averaged = false;               // momentum
-  double beta1 = 0.9;                  // adam
-  double beta2 = 0.999;                // adam
+  double beta1 = 0.9;                  // adam, lamb
+  double beta2 = 0.999;                // adam, lamb
   double decay = 0.99;                 // rmsprop's d
-  std::optional<double> epsilon = {};  // 1e-8; adagrad 1e-10
+  std::optional<double> epsilon = {};  // 1e-8; adagrad 1e-10, lamb 1e-6
   bool epsilon_inside_root = false;
+  double weight_decay = 0;  // lamb's d
   double l1 = 0;
   double l2 = 0;
   bool penalise_biases = false;
@@ -82,9 +88,18 @@ class Optimizer {
   // the moments: for whoever has the gradient piece by piece.
   Update<T> rule_at(std::uint64_t step, std::size_t samples, std::span<T> parameters) const;
 
+  // Whether no parameter can move before the whole gradient is known.
+  bool needs_whole_gradient() const { return clips() || trust_ratios_; }
+
   // Whether updates depend on the norm of the whole gradient; then `rule` for that norm.
   bool clips() const { return options_.clip_norm > 0; }
   Update<T> clipped(Update<T> rule, std::size_t samples, double gradient_norm) const;
+
+  // lamb alone, null else. Before update() moves a parameter, take_in() takes the gradient of all
+  // elements into the moments, those from `begin`, a multiple of kNormChunk, on at a time, and sets
+  // their pieces; then the ratios are to be updated.
+  TrustRatios* trust_ratios() { return trust_ratios_ ? &*trust_ratios_ : nullptr; }
+  void take_in(const Update<T>& rule, std::size_t begin, std::span<const T> gradient);
 
   // Moves the elements from `begin` on by their gradient, a multiple of kLanes each. From any
   // thread, as long as elements are distinct.
@@ -92,7 +107,7 @@ class Optimizer {
 
   // The same for the whole gradient at once; without a rule, by that of rule_at(), clipped if need
   // be.
-  void update_all(const Update<T>& rule, std::span<const T> gradient) const;
+  void update_all(const Update<T>& rule, std::span<const T> gradient);
   void update(std::uint64_t step, std::size_t samples, std::span<T> parameters,
               std::span<const T> gradient);
 
@@ -122,6 +137,7 @@ class Optimizer {
   OptimizerOptions options_;
   std::vector<Extent> tensors_;
   std::vector<double> chunk_squares_;
+  std::optional<TrustRatios> trust_ratios_;
   std::vector<Moment<T>> moments_;
   T* first_moment_ = nullptr;  // into moments_; null where the rule keeps none
   T* second_moment_ = nullptr;

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Writes tests/reference.h5: ten steps of training in PyTorch, for the tests to compare with.
 
-    scripts/install reference && scripts/reference.py [OUT.h5]
+    scripts/install reference && scripts/reference.py [--add] [OUT.h5]
 
 One group per case. Its attributes are the configuration under this project's names (optimizer,
 learning_rate, momentum, ..., loss, l1, l2, batch_size, steps); `units` (integers) and `activations`
@@ -19,7 +19,7 @@ of an nn.Sequential's state dict over the entries of model.layers: "0.weight" is
 statistics are among initial and final. The group `forward` holds outputs instead (a network that ends in softmax).
 
 Mean squared error is the mean over samples and outputs. Penalties act on weights, not on biases, nor
-on batch_norm's weights.
+on batch_norm's weights; so do LAMB's decay and trust ratio, unless `biases` is set.
 """
 
 import argparse
@@ -49,6 +49,9 @@ DEFAULTS = dict(
     loss="cross_entropy",
     l1=0.0,
     l2=0.0,
+    weight_decay=0.0,  # lamb
+    biases=False,  # lamb: decay and ratio are for all tensors
+    clip_norm=0.0,  # 0: off
 )
 
 CASES = {
@@ -81,6 +84,17 @@ CASES = {
     "sgd_batch_norm_not_affine": dict(optimizer="sgd", learning_rate=0.1, loss="mean_squared_error",
                                       batch_norm=True, affine=False, norm_momentum=0.3,
                                       norm_epsilon=1e-3, bias=False),
+    "lamb": dict(optimizer="lamb", learning_rate=0.05, beta1=0.9, beta2=0.999, epsilon=1e-6),
+    "lamb_weight_decay": dict(optimizer="lamb", learning_rate=0.05, beta1=0.8, beta2=0.95, epsilon=1e-6,
+                              weight_decay=0.1, activations=["tanh", "tanh", "none"],
+                              loss="mean_squared_error"),
+    "lamb_l2_biases": dict(optimizer="lamb", learning_rate=0.05, beta1=0.9, beta2=0.999, epsilon=1e-6,
+                           weight_decay=0.1, biases=True, l2=1e-2, activations=["tanh", "sigmoid", "none"]),
+    "lamb_clip_norm": dict(optimizer="lamb", learning_rate=0.05, beta1=0.9, beta2=0.99, epsilon=1e-6,
+                           weight_decay=0.01, clip_norm=0.3, activations=["tanh", "tanh", "none"]),
+    "lamb_batch_norm": dict(optimizer="lamb", learning_rate=0.05, beta1=0.9, beta2=0.999, epsilon=1e-6,
+                            weight_decay=0.1, activations=["tanh", "tanh", "none"], batch_norm=True,
+                            bias=False),
 }
 
 
@@ -150,12 +164,44 @@ class AveragedMomentum(torch.optim.Optimizer):
                 p.add_(v, alpha=-group["lr"])
 
 
+class Lamb(torch.optim.Optimizer):
+    """Y. You et al., arXiv:1904.00962, algorithm 2 with phi(x) = x, written as it stands there. A group
+    that is not `scaled` has no decay and a trust ratio of 1."""
+
+    def __init__(self, groups, lr, betas, eps, decay):
+        super().__init__(groups, dict(lr=lr, betas=betas, eps=eps, decay=decay, weight_decay=0.0))
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self):
+        self.steps += 1
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in group["params"]:
+                g = p.grad + group["weight_decay"] * p  # the penalty l2, not LAMB's decay
+                state = self.state[p]
+                m = state["m"] = beta1 * state.get("m", torch.zeros_like(p)) + (1 - beta1) * g
+                v = state["v"] = beta2 * state.get("v", torch.zeros_like(p)) + (1 - beta2) * g**2
+                r = (m / (1 - beta1**self.steps)) / ((v / (1 - beta2**self.steps)).sqrt() + group["eps"])
+                if not group["scaled"]:
+                    p.sub_(group["lr"] * r)
+                    continue
+                r = r + group["decay"] * p
+                p.sub_(group["lr"] * p.norm() / r.norm() * r)
+
+
 def make_optimizer(case, network):
     others = [p for p in network.named().values() if p.dim() < 2]
     groups = [dict(params=network.weights(), weight_decay=case["l2"])]
     if others:
         groups.append(dict(params=others, weight_decay=0.0))
     lr = case["learning_rate"]
+    if case["optimizer"] == "lamb":
+        for group in groups:
+            scaled = group["params"] is groups[0]["params"] or case["biases"]
+            group.update(scaled=scaled, weight_decay=case["l2"] if scaled else 0.0)
+        return Lamb(groups, lr=lr, betas=(case["beta1"], case["beta2"]), eps=case["epsilon"],
+                    decay=case["weight_decay"])
     if case["optimizer"] == "sgd":
         return torch.optim.SGD(groups, lr=lr)
     if case["optimizer"] == "momentum":
@@ -190,6 +236,9 @@ def train(case, initial, x, y, dtype):
         loss.backward()
         if gradient is None:
             gradient = {name: p.grad.clone() for name, p in network.named().items()}
+        if case["clip_norm"]:
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), case["clip_norm"])
+            assert norm > case["clip_norm"], f"a gradient of norm {norm} is not clipped"
         if case["l1"]:
             penalty = case["l1"] * sum(p.abs().sum() for p in network.weights())
             penalty.backward()  # adds to the gradients
@@ -212,7 +261,16 @@ def write_tensors(group, tensors):
         group.create_dataset(name, data=tensor.detach().numpy())
 
 
-def write(path):
+def place_shared(file, group, key, values):
+    """The same samples serve all cases: hard links to one dataset."""
+    for other in file.values():
+        if key in other and np.array_equal(other[key][...], values):
+            group[key] = other[key]
+            return
+    group.create_dataset(key, data=values)
+
+
+def write(path, add):
     torch.set_num_threads(1)
     torch.manual_seed(1)
     random = np.random.Generator(np.random.Philox(1))
@@ -221,10 +279,13 @@ def write(path):
     targets = random.standard_normal((SAMPLES, UNITS[-1])).astype(np.float32)
 
     # The earliest format holds no times: the same values are the same file.
-    with h5py.File(path, "w", libver="earliest") as file:
-        file.attrs["torch_version"] = str(torch.__version__)
-        file.attrs["made_by"] = "scripts/reference.py"
+    with h5py.File(path, "r+" if add else "w", libver="earliest") as file:
+        if not add:
+            file.attrs["torch_version"] = str(torch.__version__)
+            file.attrs["made_by"] = "scripts/reference.py"
         for number, (name, settings) in enumerate(CASES.items()):
+            if name in file:
+                continue
             case = {**DEFAULTS, **settings}
             torch.manual_seed(number + 1)
             initial = {n: t.detach().clone() for n, t in Network(case).state().items()}
@@ -245,12 +306,8 @@ def write(path):
             group.attrs["units"] = np.array(UNITS, dtype=np.int64)
             group.attrs["batch_size"] = BATCH
             group.attrs["steps"] = STEPS
-            # The same samples serve all cases: hard links to one dataset.
-            for key, values in (("x", x), ("y", y)):
-                shared = "shared_" + key + ("" if values is not targets else "_targets")
-                if shared not in file:
-                    file.create_dataset(shared, data=values)
-                group[key] = file[shared]
+            place_shared(file, group, "x", x)
+            place_shared(file, group, "y", y)
             write_tensors(group.create_group("initial"), initial)
             write_tensors(group.create_group("final64"), final64)
             write_tensors(group.create_group("final32"), final32)
@@ -260,6 +317,8 @@ def write(path):
                 group.create_dataset("evaluated64", data=outputs64.numpy())
                 group.create_dataset("evaluated32", data=outputs32.numpy())
 
+        if "forward" in file:
+            return
         activations = ["leaky_relu", "leaky_relu", "softmax"]
         torch.manual_seed(0)
         network = Network({**DEFAULTS, "activations": activations, "slope": 0.2})
@@ -268,23 +327,27 @@ def write(path):
         group.attrs["units"] = np.array(UNITS, dtype=np.int64)
         group.attrs["slope"] = 0.2
         group.attrs["bias"] = attribute(True)
-        group["x"] = file["shared_x"]
+        place_shared(file, group, "x", x)
         write_tensors(group.create_group("initial"), network.named())
         with torch.no_grad():
             group.create_dataset("outputs32", data=network(torch.from_numpy(x)).numpy())
             group.create_dataset(
                 "outputs64", data=network.double()(torch.from_numpy(x).double()).numpy())
-        for shared in [key for key in file if key.startswith("shared_")]:
-            del file[shared]  # the links in the groups keep the data
 
 
 def main():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", default=os.path.join(root, "tests", "reference.h5"))
-    out = parser.parse_args().out
+    parser.add_argument("--add", action="store_true",
+                        help="make only the cases that OUT.h5 lacks: PyTorch rounds in other ways on other "
+                             "processors, and these leave the others' values as they are")
+    arguments = parser.parse_args()
+    out = arguments.out
     with tempfile.TemporaryDirectory() as directory:  # a failure leaves the old file as it is
-        write(os.path.join(directory, "reference.h5"))
+        if arguments.add:
+            shutil.copyfile(out, os.path.join(directory, "reference.h5"))
+        write(os.path.join(directory, "reference.h5"), arguments.add)
         shutil.copyfile(os.path.join(directory, "reference.h5"), out)
     print(f"{out}: {len(CASES)} cases, {os.path.getsize(out)} bytes, PyTorch {torch.__version__}")
 

@@ -147,6 +147,13 @@ TEST(Config, SettingsApplyInOrderOverTheFile) {
   EXPECT_EQ(config.optimizer.epsilon, 1e-3);
 }
 
+TEST(Config, WeightDecayIsForLambWhereverItsNameComesFrom) {
+  const std::string text = base + std::string("[optimizer]\nweight_decay = 0.01\n");
+  EXPECT_THROW(parse(text), ConfigError);
+  EXPECT_EQ(parse(text, {"optimizer.name=lamb"}).optimizer.weight_decay, 0.01);
+  EXPECT_EQ(parse(text, {"optimizer.weight_decay=0"}).optimizer.weight_decay, 0);
+}
+
 TEST(Config, SettingsAloneCanGiveDataAndModel) {
   const Config config = parse("", {"data.train=t.h5", "model.layers=[{dense=1}]"});
   EXPECT_EQ(config.data.train, "t.h5");
@@ -292,9 +299,16 @@ INSTANTIATE_TEST_SUITE_P(
               "number in (0, 3.4e+38]"},
         Wrong{"[optimizer]\nname = \"adma\"",
               "optimizer.name (config.toml:2): found the string \"adma\", expected one of sgd, "
-              "momentum, adagrad, rmsprop, adam; did you mean \"adam\"?"},
+              "momentum, adagrad, rmsprop, adam, lamb; did you mean \"adam\"?"},
         Wrong{"[optimizer]\nmomentum = 1",
               "optimizer.momentum (config.toml:2): found 1, expected a number in [0, 1)"},
+        Wrong{"[optimizer]\nweight_decay = -1e-3",
+              "optimizer.weight_decay (config.toml:2): found -0.001, expected a number >= 0"},
+        Wrong{"[data]\ntrain = \"a\"\n[model]\nlayers = [{ dense = 1 }]\n"
+              "[optimizer]\nname = \"adam\"\nweight_decay = 0.01",
+              "optimizer.weight_decay (config.toml:7): found 0.01 beside optimizer.name = \"adam\" "
+              "(config.toml:6), expected 0 for all but lamb; regularization.l2 adds l2 * w to the "
+              "gradient"},
         Wrong{"[optimizer]\nepsilon = 0",
               "optimizer.epsilon (config.toml:2): found 0, expected a number >= 1.2e-38"},
         Wrong{"[data]\ntrain = 2024-01-01",

@@ -230,6 +230,66 @@ TYPED_TEST(KernelsTest, MomentsDieOut) {
   }
 }
 
+TYPED_TEST(KernelsTest, MomentsOfLambDieOut) {
+  using T = TypeParam;
+  AlignedBuffer<T> none(256);
+  with_each_instruction_set([&] {
+    Moving<T> moving(UpdateRule::lamb);
+    moving.u.l1 = moving.u.l2 = moving.u.weight_decay = 0;
+    SquaredNorms norms;
+    for (int step = 0; step < 100'000; ++step) {
+      norms = kernels<T>().lamb_moments(moving.u, none.data(), 256);
+    }
+    for (const T m : moving.m1.span()) ASSERT_EQ(m, 0);
+    for (const T m : moving.m2.span()) ASSERT_EQ(m, 0);
+    EXPECT_EQ(norms.direction, 0);
+    EXPECT_GT(norms.parameters, 0);
+  });
+}
+
+// The formula, and that the second half moves in the direction whose norm the first has told.
+TYPED_TEST(KernelsTest, LambsHalvesGoTogether) {
+  using T = TypeParam;
+  AlignedBuffer<T> g(256);
+  fill_uniform(g.span(), 10);
+  std::vector<std::byte> first;
+  SquaredNorms first_norms;
+  with_each_instruction_set([&] {
+    Moving<T> moving(UpdateRule::lamb);
+    const Moving<T> before(UpdateRule::lamb);
+    const SquaredNorms norms = kernels<T>().lamb_moments(moving.u, g.data(), 256);
+    EXPECT_TRUE(std::ranges::equal(moving.w.span(), before.w.span())) << "moved too early";
+    kernels<T>().lamb_move(moving.u, 256);
+    double parameters = 0;
+    double direction = 0;
+    for (std::size_t i = 0; i < 256; ++i) {
+      const double w = static_cast<double>(before.w.data()[i]);
+      const double mean = 0.9 * static_cast<double>(before.m1.data()[i]);
+      const double l1 = w > 0 ? 0.01 : -0.01;
+      const double gradient = static_cast<double>(g.data()[i]) / 3 + l1 + 0.1 * w;
+      const double m = 1.25 * (mean + 0.1 * gradient);
+      const double v = 1.5 * (0.99 * 0.5 + 0.01 * gradient * gradient);
+      const double r = m / (std::sqrt(v) + 1e-8) + 0.05 * w;
+      // Some twenty roundings of terms no larger than 2, as well as of the constants.
+      const double allowed = 64 * static_cast<double>(std::numeric_limits<T>::epsilon());
+      EXPECT_NEAR(static_cast<double>(moving.w.data()[i]), w - 0.1 * r, allowed) << i;
+      parameters += w * w;
+      direction += r * r;
+    }
+    // Each lane adds up sixteen squares, and lanes are added in four levels.
+    const double allowed = 128 * static_cast<double>(std::numeric_limits<T>::epsilon());
+    EXPECT_NEAR(norms.parameters, parameters, allowed * parameters);
+    EXPECT_NEAR(norms.direction, direction, allowed * direction);
+    if (first.empty()) {
+      first = moving.bytes();
+      first_norms = norms;
+    }
+    EXPECT_EQ(moving.bytes(), first);
+    EXPECT_EQ(norms.parameters, first_norms.parameters);
+    EXPECT_EQ(norms.direction, first_norms.direction);
+  });
+}
+
 TYPED_TEST(KernelsTest, UpdatesAreTheSameBitsOnEveryInstructionSet) {
   using T = TypeParam;
   AlignedBuffer<T> g(256);

@@ -20,8 +20,9 @@ struct Moving {
     for (T& x : m2.span()) x = T{0.5};
     u.rule = rule;
     u.parameters = w.data();
-    u.moment1 =
-        rule == nn::UpdateRule::momentum || rule == nn::UpdateRule::adam ? m1.data() : nullptr;
+    const bool takes_mean = rule == nn::UpdateRule::momentum || rule == nn::UpdateRule::adam ||
+                            rule == nn::UpdateRule::lamb;
+    u.moment1 = takes_mean ? m1.data() : nullptr;
     u.moment2 =
         rule == nn::UpdateRule::sgd || rule == nn::UpdateRule::momentum ? nullptr : m2.data();
     u.per_sample = T(1) / 3;
@@ -32,8 +33,10 @@ struct Moving {
     u.take1 = T(0.1);
     u.keep2 = T(0.99);
     u.take2 = T(0.01);
+    u.correction1 = T(1.25);
     u.correction2 = T(1.5);
     u.epsilon = T(1e-8);
+    u.weight_decay = T(0.05);
   }
 
   std::vector<std::byte> bytes() const {
@@ -49,6 +52,7 @@ struct Moving {
   nn::Update<T> u;
 };
 
+// All that need nothing but a parameter's own gradient.
 inline constexpr std::array kAllRules = {nn::UpdateRule::sgd, nn::UpdateRule::momentum,
                                          nn::UpdateRule::adagrad, nn::UpdateRule::rmsprop,
                                          nn::UpdateRule::adam};

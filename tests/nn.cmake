@@ -7,6 +7,8 @@ lockstep_test(NAME dropout_test LIBS lockstep::nn)
 lockstep_test(NAME loss_test LIBS lockstep::nn)
 lockstep_test(NAME network_test LIBS lockstep::nn)
 lockstep_test(NAME optimizer_test LIBS lockstep::nn)
+lockstep_test(NAME trust_ratios_test LIBS lockstep::nn)
+lockstep_test(NAME lamb_test LIBS lockstep::nn)
 
 # Not a test: scripts/bench runs it. Its limits are those of the processor that it is built on.
 find_package(benchmark REQUIRED)

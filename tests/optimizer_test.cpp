@@ -156,11 +156,9 @@ TEST(Optimizer, PenaltiesAreForWeightsUnlessAskedForBiases) {
 
 // f(w) = sum_i c_i (w_i - 1)^2 / 2 with curvatures c from 1 to 2: every rule walks to w = 1.
 TEST(Optimizer, EveryRuleFindsTheMinimumOfABowl) {
-  const std::vector<std::pair<UpdateRule, double>> rules = {{UpdateRule::sgd, 0.5},
-                                                            {UpdateRule::momentum, 0.1},
-                                                            {UpdateRule::adagrad, 0.5},
-                                                            {UpdateRule::rmsprop, 0.002},
-                                                            {UpdateRule::adam, 0.05}};
+  const std::vector<std::pair<UpdateRule, double>> rules = {
+      {UpdateRule::sgd, 0.5},       {UpdateRule::momentum, 0.1}, {UpdateRule::adagrad, 0.5},
+      {UpdateRule::rmsprop, 0.002}, {UpdateRule::adam, 0.05},    {UpdateRule::lamb, 0.002}};
   for (const auto& [rule, rate] : rules) {
     const ParameterLayout tensors = layout();
     Optimizer<float> optimizer(tensors, {.rule = rule, .learning_rate = rate});

@@ -83,6 +83,10 @@ class AllReduce {
     if (holds_) {
       exchange_.wait_for_sums();
       noted_in_time_ = noted_;
+      visited_.assign(moved_.size(), 0);
+      exchange_.visit_sums([this](std::size_t begin, std::span<const float> sum) {
+        std::ranges::copy(sum, visited_.begin() + static_cast<std::ptrdiff_t>(begin));
+      });
       world().barrier();  // nobody calls MPI but this
       released_ = true;
       exchange_.release();
@@ -107,6 +111,10 @@ class AllReduce {
     ASSERT_FALSE(moved_too_early_);
     if (holds_) {
       ASSERT_TRUE(std::ranges::equal(owned, noted_in_time_)) << "and is noted once, before";
+      for (std::size_t i = 0; i < owned.size(); ++i) {
+        if (owned[i] == 0) expected[i] = 0;
+      }
+      ASSERT_TRUE(same_bits(visited_, expected)) << "and its sum can be looked at again";
     }
     if (!exchange_.owned().empty()) {
       ASSERT_EQ(flags_seen_, raised);
@@ -120,6 +128,7 @@ class AllReduce {
   ParameterExchange exchange_;
   std::vector<int> moved_;
   std::vector<int> noted_, noted_in_time_;
+  Floats visited_;
   bool holds_ = true;  // every other step, from the second on
   std::atomic<bool> released_{false};
   std::atomic<bool> moved_too_early_{false};

@@ -73,7 +73,10 @@ class Reference {
     options.decay = number("decay");
     options.l1 = number("l1");
     options.l2 = number("l2");
-    return options;  // epsilon stays at its default, which is to be PyTorch's
+    options.weight_decay = number("weight_decay");
+    options.penalise_biases = number("biases") != 0;
+    options.clip_norm = number("clip_norm");
+    return options;  // epsilon stays at its default, which is to be the reference's
   }
 
  private:
@@ -231,11 +234,12 @@ TEST_P(ReferenceTest, TenStepsInFloat) {
 
 INSTANTIATE_TEST_SUITE_P(PyTorch, ReferenceTest,
                          ::testing::Values("adagrad", "adam", "adam_l2", "adam_l2_batch_norm",
-                                           "adam_tanh_mse", "momentum", "momentum_averaged",
-                                           "momentum_batch_norm", "rmsprop",
-                                           "sgd_batch_norm_not_affine", "sgd_l1", "sgd_l1_l2",
-                                           "sgd_leaky_relu", "sgd_mixed_mse", "sgd_no_bias",
-                                           "sgd_sigmoid", "sgd_tanh_mse"),
+                                           "adam_tanh_mse", "lamb", "lamb_batch_norm",
+                                           "lamb_clip_norm", "lamb_l2_biases", "lamb_weight_decay",
+                                           "momentum", "momentum_averaged", "momentum_batch_norm",
+                                           "rmsprop", "sgd_batch_norm_not_affine", "sgd_l1",
+                                           "sgd_l1_l2", "sgd_leaky_relu", "sgd_mixed_mse",
+                                           "sgd_no_bias", "sgd_sigmoid", "sgd_tanh_mse"),
                          [](const auto& test) { return test.param; });
 
 TEST(ReferenceOutputs, SoftmaxOverLeakyRelu) {
@@ -250,7 +254,7 @@ TEST(ReferenceOutputs, SoftmaxOverLeakyRelu) {
 
 TEST(ReferenceFile, HasNoCaseThatIsNotTested) {
   const File file = File::open(REFERENCE_FILE);
-  EXPECT_EQ(file.members("/").size(), 18u);
+  EXPECT_EQ(file.members("/").size(), 23u);
 }
 
 }  // namespace

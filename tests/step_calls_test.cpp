@@ -97,6 +97,7 @@ struct Case {
   const char* optimizer;
   const char* shortcoming;      // what is done wrong on purpose inside the steps; empty: nothing
   const char* norm_scope = "";  // of a batch_norm layer; empty: there is none
+  double clip_norm = 0;
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -183,6 +184,7 @@ Config config_of(const Case& c) {
   }
   config.optimizer.name = c.optimizer;
   config.optimizer.learning_rate = 0.001;
+  config.optimizer.clip_norm = c.clip_norm;
   config.training.batch_size = c.batch;
   config.training.epochs = kWarmUpEpochs + kCountedEpochs;
   config.checkpoint.every_epochs = 0;
@@ -412,6 +414,9 @@ constexpr Case kCases[] = {
     {"one_thread_batch_norm", 1, 10, 16, "adam", "", "batch"},
     {"one_thread_batch_norm_of_leaves", 1, 16, 16, "sgd", "", "leaf"},
     {"two_threads_batch_norm", 2, 1024, 256, "adam", "", "batch"},
+    {"one_thread_lamb", 1, 10, 16, "lamb", ""},
+    {"one_thread_lamb_clipped", 1, 1024, 256, "lamb", "", "", 1e-3},
+    {"two_threads_lamb", 2, 1024, 256, "lamb", ""},
 };
 
 class Steps : public testing::TestWithParam<Case> {};

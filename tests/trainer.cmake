@@ -1,6 +1,6 @@
 
 # Tests that run the program, alone and under mpirun.
-foreach(name IN ITEMS contract bad_input commands)
+foreach(name IN ITEMS contract norm_contract bad_input commands)
   lockstep_test(NAME ${name}_test LIBS lockstep::datasets nlohmann_json::nlohmann_json TIMEOUT 400)
   add_dependencies(${name}_test lockstep)
   target_compile_definitions(${name}_test PRIVATE
@@ -8,8 +8,9 @@ foreach(name IN ITEMS contract bad_input commands)
   set_tests_properties(${name}_test PROPERTIES PROCESSORS 2
     ENVIRONMENT "${LOCKSTEP_MPI_ENVIRONMENT}")
 endforeach()
-# It asks which instruction sets there are.
+# They ask which instruction sets there are.
 target_link_libraries(contract_test PRIVATE lockstep::nn)
+target_link_libraries(norm_contract_test PRIVATE lockstep::nn)
 foreach(name IN ITEMS checkpoint config progress run_directory stop_signal)
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
 endforeach()
@@ -22,6 +23,7 @@ foreach(name IN ITEMS background batch cpu_quota doctor epoch_order input leaves
 endforeach()
 lockstep_test(NAME evaluation_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 lockstep_test(NAME replica_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
+lockstep_test(NAME share_gather_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3 4)
 lockstep_test(NAME training_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 
 # It puts its own malloc in the place of the C library's, which the sanitizers do as well.

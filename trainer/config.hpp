@@ -58,14 +58,15 @@ struct ModelConfig {
 };
 
 struct OptimizerConfig {
-  std::string name = "sgd";                 // sgd, momentum, adagrad, rmsprop, adam
+  std::string name = "sgd";                 // sgd, momentum, adagrad, rmsprop, adam, lamb
   double learning_rate = 0.01;              // > 0
   double momentum = 0.9;                    // momentum: b, [0, 1)
   bool averaged = false;                    // momentum: v = b*v + (1-b)*g instead of v = b*v + g
-  double beta1 = 0.9;                       // adam, [0, 1)
-  double beta2 = 0.999;                     // adam, [0, 1)
+  double beta1 = 0.9;                       // adam, lamb, [0, 1)
+  double beta2 = 0.999;                     // adam, lamb, [0, 1)
   double decay = 0.99;                      // rmsprop: share of the old mean square kept, [0, 1)
-  std::optional<double> epsilon;            // default: 1e-8 (adam, rmsprop), 1e-10 (adagrad)
+  std::optional<double> epsilon;            // default: 1e-8; adagrad 1e-10, lamb 1e-6
+  double weight_decay = 0;                  // lamb: adds weight_decay * w to the direction, >= 0
   double clip_norm = 0;                     // 0: off
   std::optional<bool> epsilon_inside_root;  // default: as the optimizer's source has it
 };
@@ -73,7 +74,7 @@ struct OptimizerConfig {
 struct RegularizationConfig {
   double l1 = 0.0;      // adds l1 * sign(w) to the gradient of every weight (not bias), >= 0
   double l2 = 0.0;      // adds l2 * w, >= 0
-  bool biases = false;  // penalise biases too
+  bool biases = false;  // penalise biases too; lamb: decay and trust ratio too
 };
 
 struct EarlyStoppingConfig {

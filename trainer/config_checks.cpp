@@ -47,6 +47,14 @@ void check_consistency(const Config& config, const std::string& origin,
     throw ConfigError(fmt::format("{} ({}): found \"softmax\", expected it in the last layer alone",
                                   key, place(key)));
   }
+  const OptimizerConfig& optimizer = config.optimizer;
+  if (optimizer.weight_decay > 0 && optimizer.name != "lamb") {
+    throw ConfigError(fmt::format(
+        "optimizer.weight_decay ({}): found {} beside optimizer.name = \"{}\" ({}), expected 0 for "
+        "all but lamb; regularization.l2 adds l2 * w to the gradient",
+        place("optimizer.weight_decay"), optimizer.weight_decay, optimizer.name,
+        place("optimizer.name")));
+  }
   const TrainingConfig& training = config.training;
   const LeastBatch least = least_batch(config);
   // Of descent = "batch" only the data can tell.

@@ -182,16 +182,18 @@ void describe(Visitor& v, C& c) {
       o.learning_rate);
   v.field(Field{"momentum", fraction, "momentum: share b of the velocity kept"}, o.momentum);
   v.field(Field{"averaged", any, "momentum: v = b*v + (1-b)*g instead of v = b*v + g"}, o.averaged);
-  v.field(Field{"beta1", fraction, "adam: share of the mean gradient kept"}, o.beta1);
-  v.field(Field{"beta2", fraction, "adam: share of the mean square kept"}, o.beta2);
+  v.field(Field{"beta1", fraction, "adam, lamb: share of the mean gradient kept"}, o.beta1);
+  v.field(Field{"beta2", fraction, "adam, lamb: share of the mean square kept"}, o.beta2);
   v.field(Field{"decay", fraction, "rmsprop: share of the mean square kept"}, o.decay);
   v.field(Field{"epsilon", at_least(smallest_float),
-                "keeps the divisor from zero (1e-8 for adam and rmsprop, 1e-10 for adagrad)",
-                "by optimizer"},
+                "keeps the divisor from zero (1e-8; adagrad 1e-10, lamb 1e-6)", "by optimizer"},
           o.epsilon);
   v.field(Field{"epsilon_inside_root", any, "sqrt(s + epsilon) instead of sqrt(s) + epsilon",
                 "by optimizer"},
           o.epsilon_inside_root);
+  v.field(
+      Field{"weight_decay", at_least(0), "lamb: adds weight_decay * w to the direction of a step"},
+      o.weight_decay);
   v.field(Field{"clip_norm", at_least(0), "scales a longer gradient down to this norm (0: off)"},
           o.clip_norm);
 
@@ -199,7 +201,7 @@ void describe(Visitor& v, C& c) {
   auto& r = c.regularization;
   v.field(Field{"l1", at_least(0), "adds l1 * sign(w) to the gradient"}, r.l1);
   v.field(Field{"l2", at_least(0), "adds l2 * w to the gradient"}, r.l2);
-  v.field(Field{"biases", any, "penalise biases too"}, r.biases);
+  v.field(Field{"biases", any, "penalise biases too (lamb: decay and trust ratio too)"}, r.biases);
 
   v.section("early_stopping");
   v.field(Field{"patience", at_least(0), "epochs without a better validation loss (0: off)"},

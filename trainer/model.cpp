@@ -87,6 +87,7 @@ nn::OptimizerOptions optimizer_options(const Config& config) {
   options.decay = optimizer.decay;
   options.epsilon = optimizer.epsilon;
   options.epsilon_inside_root = optimizer.epsilon_inside_root.value_or(false);
+  options.weight_decay = optimizer.weight_decay;
   options.l1 = config.regularization.l1;
   options.l2 = config.regularization.l2;
   options.clip_norm = optimizer.clip_norm;

@@ -58,8 +58,8 @@ Training::Training(const Config& config, const datasets::Dataset& data,
                            .seed = config.training.seed,
                            .batch_size = batch_size_}),
       // A second copy of the whole dataset's inputs would cost more than decoding it once an epoch.
-      step_(network_, data, communicator, config.training.leaves, batch_size_, config.training.seed,
-            batch_size_ < rows_.train.size(), config.comm) {
+      step_(network_, optimizer_, data, communicator, config.training.leaves, batch_size_,
+            config.training.seed, batch_size_ < rows_.train.size(), config.comm) {
   if (validation != nullptr) check_fits(network_, *validation, "data.validation");
   check_batch_size(config, batch_size_);
   if (config.early_stopping.target_accuracy > 0 && !validation_data_.has_classes()) {
@@ -192,10 +192,9 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
     const bool stop_here = stop();
     const std::uint64_t every = config_.comm.compare_every;
     if (every > 0 && state_.step % every == 0) step_.compare_replicas(state_.step);
-    const auto outcome =
-        step_.run(state_.step + 1, batch, next, optimizer_, state_.epoch_loss_by_leaf,
-                  state_.epoch_correct_by_leaf,
-                  {.stop = stop_here, .gradient_norm = next_step_is_told_of(steps)});
+    const auto outcome = step_.run(
+        state_.step + 1, batch, next, state_.epoch_loss_by_leaf, state_.epoch_correct_by_leaf,
+        {.stop = stop_here, .gradient_norm = next_step_is_told_of(steps)});
     ++state_.step;
     ++state_.step_in_epoch;
     if (outcome.diverged) {

@@ -57,12 +57,12 @@ class Flow : public nn::ParameterFlow {
 
 }  // namespace
 
-TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
-                           comm::Communicator& communicator, std::size_t leaves,
-                           std::size_t largest_batch, std::uint64_t seed, bool ahead,
-                           const CommConfig& comm)
+TrainingStep::TrainingStep(const nn::Network<float>& network, nn::Optimizer<float>& optimizer,
+                           const datasets::Dataset& data, comm::Communicator& communicator,
+                           std::size_t leaves, std::size_t largest_batch, std::uint64_t seed,
+                           bool ahead, const CommConfig& comm)
     : network_(network),
-      communicator_(communicator),
+      optimizer_(optimizer),
       seed_(seed),
       alone_(communicator.size() == 1),
       others_(others_can_work()),
@@ -79,20 +79,30 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
   for (const comm::Subtree& subtree : exchange_.subtrees()) {
     subtree_rows_.emplace_back(subtree.size + 1);
   }
-  if (!alone_) batch_sums_.emplace(network, communicator, leaves);
+  if (!alone_) {
+    batch_sums_.emplace(network, communicator, leaves);
+    constexpr std::size_t kChunk = nn::Optimizer<float>::kNormChunk;
+    static_assert(kChunk == comm::chunk, "shards are whole chunks of the norms");
+    squares_.emplace(exchange_, communicator,
+                     [](std::size_t element) { return nn::parts_of(element, kChunk); });
+    if (const nn::TrustRatios* ratios = optimizer.trust_ratios()) {
+      ratios_.emplace(exchange_, communicator, [ratios](std::size_t element) {
+        return nn::TrustRatios::kNumbers * ratios->pieces_before(element);
+      });
+    }
+  }
   present_subtrees_.reserve(subtree_rows_.size());
   present_rows_.reserve(subtree_rows_.size());
   present_leaves_.reserve(leaves_.end - leaves_.begin);
-  exchange_.set_move(
-      [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
-        move(begin, sum, flags);
-      },
-      [this](std::size_t begin, std::span<const float> sum, unsigned) { note(begin, sum); });
+  exchange_.set_move([this](std::size_t begin, std::span<const float> sum,
+                            unsigned flags) { move(begin, sum, flags); },
+                     [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
+                       note(begin, sum, flags);
+                     });
 }
 
 TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std::uint32_t> batch,
                                         std::span<const std::uint32_t> next,
-                                        nn::Optimizer<float>& optimizer,
                                         std::span<double> leaf_loss, std::span<double> leaf_correct,
                                         Wish wish) {
   if (bounds_.set_batch(batch.size())) cut_into_leaves();
@@ -107,8 +117,8 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
                       .subtrees = present_rows_,
                       .batch_samples = batch.size(),
                       .sums = batch_sums_ ? &*batch_sums_ : nullptr};
-  const Move next_move{&optimizer, optimizer.rule_at(step, batch.size(), exchange_.parameters()),
-                       step, batch.size(), wish.gradient_norm};
+  const Move next_move{optimizer_.rule_at(step, batch.size(), exchange_.parameters()), step,
+                       batch.size(), wish.gradient_norm};
   const LeafSums sums{leaf_loss, leaf_correct};
   const auto rest = [&] {
     if (alone_) {
@@ -131,18 +141,20 @@ void TrainingStep::compute_alone(const nn::Pass& pass, std::size_t rows, const L
                                  Wish wish, Outcome& outcome) {
   outcome.diverged = !losses(pass, rows, sums);
   outcome.stop = wish.stop;
-  nn::Optimizer<float>& optimizer = *move_.optimizer;
-  if (!wish.stop && !wish.gradient_norm && !optimizer.clips()) {
+  const bool norm_wanted = wish.stop || wish.gradient_norm || optimizer_.clips();
+  if (!norm_wanted && !optimizer_.needs_whole_gradient()) {
     gradients(pass, rows, &move_.rule);
     return;
   }
   gradients(pass, rows, nullptr);
   const std::span<const float> gradient = exchange_.partial(0);
-  const double norm = std::sqrt(optimizer.mean_gradient_squares(move_.samples, gradient));
-  outcome.gradient_norm = norm;
-  outcome.diverged = outcome.diverged || !std::isfinite(norm);
-  if (optimizer.clips()) move_.rule = optimizer.clipped(move_.rule, move_.samples, norm);
-  optimizer.update_all(move_.rule, gradient);
+  if (norm_wanted) {
+    const double norm = std::sqrt(optimizer_.mean_gradient_squares(move_.samples, gradient));
+    outcome.gradient_norm = norm;
+    outcome.diverged = outcome.diverged || !std::isfinite(norm);
+    if (optimizer_.clips()) move_.rule = optimizer_.clipped(move_.rule, move_.samples, norm);
+  }
+  optimizer_.update_all(move_.rule, gradient);
 }
 
 // A rank without samples has nothing to add, but its share to move, and takes part in the sums over
@@ -161,40 +173,64 @@ void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const Le
   exchange_.finish();
   exchange_.set_phase("backward");
   move_ = next_move;
-  const bool clips = move_.optimizer->clips();
+  const bool holds = optimizer_.needs_whole_gradient();
   exchange_.begin(bounds_.present(), (stop ? kStop : 0) | (finite ? 0 : kDiverged),
-                  clips ? Sums::hold : Sums::move);
+                  holds ? Sums::hold : Sums::move);
   gradients(pass, rows, nullptr);
   exchange_.final_from(0);
   const unsigned raised = exchange_.raised();
   outcome.stop = (raised & kStop) != 0;
   outcome.diverged = (raised & kDiverged) != 0;
-  if (clips) {
+  if (holds) {
     exchange_.wait_for_sums();
-    outcome.gradient_norm = std::sqrt(sum_of_all_squares());
-    move_.rule = move_.optimizer->clipped(move_.rule, move_.samples, *outcome.gradient_norm);
+    prepare_held(outcome);
     exchange_.release();
   }
   exchange_.set_phase("input");
   const bool told = next_move.gradient_norm || outcome.stop || outcome.diverged;
   if (told) exchange_.finish();
-  if (told && !clips) outcome.gradient_norm = std::sqrt(sum_of_all_squares());
+  if (told && !outcome.gradient_norm) outcome.gradient_norm = norm_of_gathered();
   if (!outcome.gradient_norm || std::isfinite(*outcome.gradient_norm)) return;
   exchange_.finish();
   outcome.diverged = true;
 }
 
-void TrainingStep::note(std::size_t begin, std::span<const float> sum) {
-  move_.optimizer->note_squares(move_.samples, begin, sum);
+// Of a step that holds its sums. LAMB's moments take the gradient in as it comes, unless it must be
+// clipped before.
+void TrainingStep::note(std::size_t begin, std::span<const float> sum, unsigned flags) {
+  if (optimizer_.clips() || norm_is_told(flags)) {
+    optimizer_.note_squares(move_.samples, begin, sum);
+  }
+  if (ratios_ && !optimizer_.clips()) optimizer_.take_in(move_.rule, begin, sum);
+}
+
+// What all sums together tell, before a parameter moves.
+void TrainingStep::prepare_held(Outcome& outcome) {
+  if (optimizer_.clips()) {
+    outcome.gradient_norm = norm_of_gathered();
+    move_.rule = optimizer_.clipped(move_.rule, move_.samples, *outcome.gradient_norm);
+  }
+  if (!ratios_) return;
+  if (optimizer_.clips()) {
+    exchange_.visit_sums([this](std::size_t begin, std::span<const float> sum) {
+      optimizer_.take_in(move_.rule, begin, sum);
+    });
+  }
+  ratios_->gather(optimizer_.trust_ratios()->squares());
+  optimizer_.trust_ratios()->update();
 }
 
 void TrainingStep::move(std::size_t begin, std::span<const float> sum, unsigned flags) {
-  const bool noted = move_.optimizer->clips();
-  if (!noted && (move_.gradient_norm || (flags & kStop) != 0)) note(begin, sum);
+  const bool noted = optimizer_.needs_whole_gradient();
+  if (!noted && norm_is_told(flags)) optimizer_.note_squares(move_.samples, begin, sum);
   const auto parameters = exchange_.parameters().subspan(begin, sum.size());
   guard_.before_move(move_.step, begin, parameters);
-  move_.optimizer->update(move_.rule, begin, sum);
+  optimizer_.update(move_.rule, begin, sum);
   guard_.after_move(begin, parameters);
+}
+
+bool TrainingStep::norm_is_told(unsigned flags) const {
+  return move_.gradient_norm || (flags & kStop) != 0;
 }
 
 std::span<float> TrainingStep::parameters_to_set() {
@@ -208,33 +244,10 @@ void TrainingStep::compare_replicas(std::uint64_t step) {
   guard_.compare(step, parameters());
 }
 
-// Each rank knows the squares of the chunks of the gradient that it moved parameters by.
-double TrainingStep::sum_of_all_squares() {
-  constexpr std::size_t kChunk = nn::Optimizer<float>::kNormChunk;
-  static_assert(kChunk == comm::chunk, "shards are whole chunks of the norm");
-  const std::span<double> squares = move_.optimizer->chunk_squares();
-  std::vector<std::size_t> counts;
-  std::vector<double> mine;
-  for (std::size_t r = 0; r < communicator_.size(); ++r) {
-    std::size_t count = 0;
-    for (const comm::Shard& shard : exchange_.share_of(r)) {
-      const auto chunks = squares.subspan(shard.begin / kChunk, nn::parts_of(shard.size(), kChunk));
-      count += chunks.size();
-      if (r == communicator_.rank()) mine.insert(mine.end(), chunks.begin(), chunks.end());
-    }
-    counts.push_back(count);
-  }
-  std::vector<double> all(squares.size());
-  communicator_.all_gather(mine, counts, all);
-  auto next = all.begin();
-  for (std::size_t r = 0; r < communicator_.size(); ++r) {
-    for (const comm::Shard& shard : exchange_.share_of(r)) {
-      const std::size_t chunks = nn::parts_of(shard.size(), kChunk);
-      std::copy_n(next, chunks, squares.subspan(shard.begin / kChunk).begin());
-      next += static_cast<std::ptrdiff_t>(chunks);
-    }
-  }
-  return move_.optimizer->sum_of_squares();
+// Collective. Each rank knows the squares of the chunks of the gradient that it moved parameters by.
+double TrainingStep::norm_of_gathered() {
+  squares_->gather(optimizer_.chunk_squares());
+  return std::sqrt(optimizer_.sum_of_squares());
 }
 
 // Whether all losses are finite.

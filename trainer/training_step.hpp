@@ -5,8 +5,7 @@
 // the subtrees that it covers, and the ranks finish the tree. The optimizer then divides by the
 // samples and moves the replica. With several ranks each moves its share and gets the rest from the
 // others, while its backward pass goes on and the next forward pass begins. Owns its workspaces and
-// the parameters; nothing is allocated inside a step (clipping on several ranks apart). One caller
-// at a time.
+// the parameters; nothing is allocated inside a step. One caller at a time.
 #pragma once
 
 #include <chrono>
@@ -24,6 +23,7 @@
 #include "trainer/input.hpp"
 #include "trainer/leaves.hpp"
 #include "trainer/replica_guard.hpp"
+#include "trainer/share_gather.hpp"
 
 namespace lockstep::trainer {
 
@@ -32,9 +32,10 @@ class TrainingStep {
   // Collective. For batches of up to `largest_batch` samples, cut into `leaves`. With `ahead` there
   // is memory to decode the next batch meanwhile (input.hpp). Views its arguments, and runs on the
   // threads of the task arena that it was made in.
-  TrainingStep(const nn::Network<float>& network, const datasets::Dataset& data,
-               comm::Communicator& communicator, std::size_t leaves, std::size_t largest_batch,
-               std::uint64_t seed, bool ahead, const CommConfig& comm = {});
+  TrainingStep(const nn::Network<float>& network, nn::Optimizer<float>& optimizer,
+               const datasets::Dataset& data, comm::Communicator& communicator, std::size_t leaves,
+               std::size_t largest_batch, std::uint64_t seed, bool ahead,
+               const CommConfig& comm = {});
 
   // What a step is asked for beside moving the parameters.
   struct Wish {
@@ -79,8 +80,8 @@ class TrainingStep {
   // those of the step after it, or none where that is not known. Adds each of this rank's leaves'
   // sum of losses and number of hits to its place in leaf_loss and leaf_correct.
   Outcome run(std::uint64_t step, std::span<const std::uint32_t> batch,
-              std::span<const std::uint32_t> next, nn::Optimizer<float>& optimizer,
-              std::span<double> leaf_loss, std::span<double> leaf_correct, Wish wish);
+              std::span<const std::uint32_t> next, std::span<double> leaf_loss,
+              std::span<double> leaf_correct, Wish wish);
 
   // Collective, after finish(): on rank 0 all = every rank's share of `mine`, a buffer of what is
   // trained of which it has moved owned() alone, as a moment is; elsewhere all is empty.
@@ -101,7 +102,6 @@ class TrainingStep {
 
   // What whoever moves parameters needs to know of a step.
   struct Move {
-    nn::Optimizer<float>* optimizer = nullptr;
     nn::Update<float> rule;
     std::uint64_t step = 0;
     std::size_t samples = 0;
@@ -112,9 +112,11 @@ class TrainingStep {
                      Outcome& outcome);
   void compute_with_others(nn::Pass pass, std::size_t rows, const LeafSums& sums,
                            const Move& next_move, bool stop, Outcome& outcome);
-  void note(std::size_t begin, std::span<const float> sum);
+  void note(std::size_t begin, std::span<const float> sum, unsigned flags);
+  void prepare_held(Outcome& outcome);
   void move(std::size_t begin, std::span<const float> sum, unsigned flags);
-  double sum_of_all_squares();
+  bool norm_is_told(unsigned flags) const;
+  double norm_of_gathered();
   bool losses(const nn::Pass& pass, std::size_t rows, const LeafSums& sums);
   void gradients(const nn::Pass& pass, std::size_t rows, const nn::Update<float>* update);
   std::span<const std::uint32_t> own_part(std::span<const std::uint32_t> batch) const;
@@ -122,14 +124,16 @@ class TrainingStep {
   void cut_into_leaves();
 
   const nn::Network<float>& network_;
-  comm::Communicator& communicator_;
+  nn::Optimizer<float>& optimizer_;
   std::uint64_t seed_;
   bool alone_;   // one rank
   bool others_;  // more than one thread
   bool overlap_;
   comm::LeafRange leaves_;
   comm::ParameterExchange exchange_;
-  std::optional<BatchSums> batch_sums_;  // with several ranks
+  std::optional<BatchSums> batch_sums_;  // with several ranks; so are these
+  std::optional<ShareGather> squares_;   // of chunks of the gradient
+  std::optional<ShareGather> ratios_;    // what trust ratios are made of, where there are any
   LeafBounds bounds_;
   nn::Workspace<float> workspace_;
   Input input_;

@@ -188,10 +188,15 @@ float* BucketExchange::held(std::size_t begin) {
   return held_whole_.data() + (begin - plan_.bucket.begin);
 }
 
-void BucketExchange::move_held() {
+void BucketExchange::visit_held(const MoveParameters& visit) {
+  assert(stage_ == Stage::holding);
   for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
-    state_.move(begin, {held(begin), count});
+    visit(begin, {held(begin), count});
   });
+}
+
+void BucketExchange::move_held() {
+  visit_held(state_.move);
   start_spreading();
 }
 
@@ -214,7 +219,7 @@ std::string BucketExchange::stage_name() const {
     case Stage::summing:
       return "waiting for flags";
     case Stage::holding:
-      return "waiting for the gradient's norm";
+      return "waiting for the norms";
     case Stage::spreading:
       return "all-gather";
     case Stage::copying:

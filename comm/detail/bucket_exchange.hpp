@@ -52,6 +52,8 @@ class BucketExchange {
   bool waits_for_gradients() const {
     return stage_ == Stage::filling || stage_ == Stage::gathering;
   }
+  // Calls `visit` for each chunk of the sums that are held.
+  void visit_held(const MoveParameters& visit);
   const BucketPlan& plan() const { return plan_; }
 
   Shard shard() const { return shard_; }

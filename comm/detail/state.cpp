@@ -207,26 +207,27 @@ void wait_all(CommunicatorState& state, Requests& requests, std::string_view wha
 
 void exchange(CommunicatorState& state, Tag tag, std::string_view what,
               std::span<const std::byte> mine, std::span<const std::size_t> counts,
-              std::span<std::byte> all, Heed heed) {
-  assert(counts.size() == state.size && mine.size() == counts[state.rank]);
-  assert(all.size() == std::accumulate(counts.begin(), counts.end(), std::size_t{0}));
+              std::span<std::byte> all, Heed heed, std::size_t item_bytes) {
+  const auto bytes_of = [&](std::size_t r) { return counts[r] * item_bytes; };
+  assert(counts.size() == state.size && mine.size() == bytes_of(state.rank));
+  assert(all.size() == std::accumulate(counts.begin(), counts.end(), std::size_t{0}) * item_bytes);
   check_usable(state, what);
 
-  std::vector<std::size_t> begin(state.size);
-  std::exclusive_scan(counts.begin(), counts.end(), begin.begin(), std::size_t{0});
-  std::copy(mine.begin(), mine.end(), all.subspan(begin[state.rank]).begin());
+  const auto own = counts.begin() + static_cast<std::ptrdiff_t>(state.rank);
+  const std::size_t before = std::accumulate(counts.begin(), own, std::size_t{0}) * item_bytes;
+  std::copy(mine.begin(), mine.end(), all.subspan(before).begin());
   if (state.size == 1) return;
 
   // Bytes that rank r sends in the piece that starts at `done`. The first piece is sent even if it
   // is empty, so that every rank hears from every other.
   const auto piece = [&](std::size_t r, std::size_t done) {
-    return counts[r] < done ? 0 : std::min(counts[r] - done, slot_bytes);
+    return bytes_of(r) < done ? 0 : std::min(bytes_of(r) - done, slot_bytes);
   };
   const auto is_sent = [&](std::size_t r, std::size_t done) {
-    return done == 0 || done < counts[r];
+    return done == 0 || done < bytes_of(r);
   };
 
-  const std::size_t longest = *std::max_element(counts.begin(), counts.end());
+  const std::size_t longest = *std::max_element(counts.begin(), counts.end()) * item_bytes;
   Requests& requests = state.requests;
   for (std::size_t done = 0; done == 0 || done < longest; done += slot_bytes) {
     std::byte* my_slot = state.staging.data() + state.rank * slot_bytes;
@@ -243,10 +244,11 @@ void exchange(CommunicatorState& state, Tag tag, std::string_view what,
                     tag);
     }
     wait_all(state, requests, what, heed);
-    for (std::size_t r = 0; r < state.size; ++r) {
+    std::byte* place = all.data();
+    for (std::size_t r = 0; r < state.size; place += bytes_of(r), ++r) {
       if (r == state.rank) continue;
       std::copy_n(state.staging.data() + r * slot_bytes, piece(r, done),
-                  all.data() + begin[r] + std::min(done, counts[r]));
+                  place + std::min(done, bytes_of(r)));
     }
   }
 }

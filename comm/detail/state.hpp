@@ -116,11 +116,12 @@ void look_for_alarm(SessionState& session, Heed heed);
 // where each rank is.
 [[noreturn]] void give_up(CommunicatorState& state);
 
-// Collective: every rank gives `mine` and gets from each rank r its counts[r] bytes, in rank order.
-// Returns when all ranks have called it, also where nothing is given.
+// Collective: every rank gives `mine` and gets from each rank r its counts[r] items of so many
+// bytes, in rank order. Returns when all ranks have called it, also where nothing is given.
+// Allocates nothing, but what requests need at first.
 void exchange(CommunicatorState& state, Tag tag, std::string_view what,
               std::span<const std::byte> mine, std::span<const std::size_t> counts,
-              std::span<std::byte> all, Heed heed = Heed::all_alarms);
+              std::span<std::byte> all, Heed heed = Heed::all_alarms, std::size_t item_bytes = 1);
 
 // Sends an alarm to every other rank and does not wait for it.
 void raise_alarm(SessionState& session, Tag tag, int exit_code);

@@ -22,6 +22,7 @@
 
 #include "nn/kernels/amx-inl.hpp"
 #include "nn/kernels/gradient-inl.hpp"
+#include "nn/kernels/lamb-inl.hpp"
 #include "nn/kernels/loss-inl.hpp"
 #include "nn/kernels/normalization-inl.hpp"
 #include "nn/kernels/pack-inl.hpp"
@@ -59,6 +60,8 @@ const Kernels<T>& table() {
                                   cross_entropy<T>,
                                   mean_squared_error<T>,
                                   update<T>,
+                                  lamb_moments<T>,
+                                  lamb_move<T>,
                                   sum_of_squares<T>,
                                   log_of<T>};
   return kernels;

@@ -59,7 +59,7 @@ struct Product {
   std::size_t b_panel = 0;
 };
 
-enum class UpdateRule { sgd, momentum, adagrad, rmsprop, adam };
+enum class UpdateRule { sgd, momentum, adagrad, rmsprop, adam, lamb };
 
 // How parameters move in one update. The formulas stand in nn/optimizer.hpp; moments smaller than
 // 2^-96 (double: 2^-960) count as zero.
@@ -79,8 +79,10 @@ struct Update {
   T take1 = 0;      // share of the gradient taken into it
   T keep2 = 0;      // the same for the second moment and the squared gradient
   T take2 = 0;
-  T correction2 = 1;  // Adam: 1 / (1 - beta2^t), on the second moment
+  T correction1 = 1;  // LAMB: 1 / (1 - beta1^t), on the first moment; Adam has it in step_size
+  T correction2 = 1;  // Adam, LAMB: 1 / (1 - beta2^t), on the second moment
   T epsilon = 0;
+  T weight_decay = 0;  // LAMB: direction += weight_decay w
 
   // The same for the parameters of one tensor, `offset` elements further on.
   Update at(std::size_t offset, bool is_bias) const {
@@ -88,9 +90,15 @@ struct Update {
     u.parameters += offset;
     if (moment1 != nullptr) u.moment1 += offset;
     if (moment2 != nullptr) u.moment2 += offset;
-    if (is_bias && !penalise_biases) u.l1 = u.l2 = 0;
+    if (is_bias && !penalise_biases) u.l1 = u.l2 = u.weight_decay = 0;
     return u;
   }
+};
+
+// Of some parameters, and of the direction that LAMB moves them in.
+struct SquaredNorms {
+  double parameters = 0;
+  double direction = 0;
 };
 
 // The gradient of a dense layer's weights over one subtree of leaves: d_weights[i, j] = sum over
@@ -227,6 +235,11 @@ struct Kernels {
   // Moves `count` consecutive parameters by their gradient's sum over the batch; count is a
   // multiple of kLanes.
   void (*update)(const Update<T>&, const T* gradient, std::size_t count);
+  // The two halves of LAMB, which `update` does not know: between them the norms of whole tensors
+  // become a part of step_size. The first takes the gradient into the moments, the second moves the
+  // parameters in the direction that follows from these. count is a multiple of kLanes.
+  SquaredNorms (*lamb_moments)(const Update<T>&, const T* gradient, std::size_t count);
+  void (*lamb_move)(const Update<T>&, std::size_t count);
   // Sum of (scale * v)^2, added up over kLanes lanes in T; count is a multiple of kLanes.
   double (*sum_of_squares)(const T* values, std::size_t count, T scale);
 

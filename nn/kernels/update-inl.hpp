@@ -9,36 +9,33 @@
 
 #include <hwy/highway.h>
 
+#include <cassert>
+
 #include "nn/kernels/lanes-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// Moves the parameters of one register by one rule. It keeps a copy of the rule, and so should be
-// kept by whoever calls it in a loop: what is reached by a reference must be read again after every
-// store of a parameter.
-template <UpdateRule kRule, class T>
-class Mover {
+// What the rules are made of. It keeps a copy of the rule, and so should be kept by whoever calls it
+// in a loop: what is reached by a reference must be read again after every store of a parameter.
+template <class T>
+class Terms {
  public:
   using V = Vector<T>;
 
-  HWY_INLINE explicit Mover(const Update<T>& u) : u_(u), penalised_(u.l1 != T{0} || u.l2 != T{0}) {}
+ protected:
+  HWY_INLINE explicit Terms(const Update<T>& u) : u_(u), penalised_(u.l1 != T{0} || u.l2 != T{0}) {}
 
-  // From the sum of the gradient over the batch. moment1 and moment2 are null where the rule has
-  // none.
-  HWY_INLINE void move(V gradient, T* parameters, T* moment1, T* moment2) const {
-    V g = hn::Mul(gradient, set(u_.per_sample));
-    const V w = hn::LoadU(d_, parameters);
-    if (penalised_) {
-      const V sign = hn::IfThenElseZero(hn::Ne(w, hn::Zero(d_)), hn::CopySign(set(u_.l1), w));
-      g = hn::MulAdd(set(u_.l2), w, hn::Add(g, sign));
-    }
-    hn::StoreU(hn::NegMulAdd(set(u_.step_size), direction(g, moment1, moment2), w), d_, parameters);
-  }
-
- private:
   HWY_INLINE V set(T value) const { return hn::Set(d_, value); }
+
+  // The mean gradient and the penalties', from the sum of the gradient over the batch.
+  HWY_INLINE V mean_gradient(V gradient, V w) const {
+    const V g = hn::Mul(gradient, set(u_.per_sample));
+    if (!penalised_) return g;
+    const V sign = hn::IfThenElseZero(hn::Ne(w, hn::Zero(d_)), hn::CopySign(set(u_.l1), w));
+    return hn::MulAdd(set(u_.l2), w, hn::Add(g, sign));
+  }
 
   // moment = keep * moment + take * x
   HWY_INLINE V blend(T keep, T* moment, T take, V x) const {
@@ -53,26 +50,49 @@ class Mover {
                                   : hn::Add(hn::Sqrt(squares), set(u_.epsilon));
   }
 
-  // What is taken off the parameters, but for the size of the step.
-  HWY_INLINE V direction(V g, T* moment1, T* moment2) const {
-    if constexpr (kRule == UpdateRule::sgd) {
-      return g;
-    } else if constexpr (kRule == UpdateRule::momentum) {
-      return blend(u_.keep1, moment1, u_.take1, g);
-    } else {
-      const V mean = kRule == UpdateRule::adam ? blend(u_.keep1, moment1, u_.take1, g) : g;
-      const V squares = blend(u_.keep2, moment2, u_.take2, hn::Mul(g, g));
-      return hn::Div(
-          mean, root(kRule == UpdateRule::adam ? hn::Mul(squares, set(u_.correction2)) : squares));
-    }
-  }
-
   Update<T> u_;
   bool penalised_;
   Tag<T> d_;
 };
 
-// Calls f(Mover) for the rule of the update.
+// Moves the parameters of one register by one rule.
+template <UpdateRule kRule, class T>
+class Mover : private Terms<T> {
+ public:
+  using V = Vector<T>;
+
+  HWY_INLINE explicit Mover(const Update<T>& u) : Terms<T>(u) {}
+
+  // From the sum of the gradient over the batch. moment1 and moment2 are null where the rule has
+  // none.
+  HWY_INLINE void move(V gradient, T* parameters, T* moment1, T* moment2) const {
+    const V w = hn::LoadU(d_, parameters);
+    const V g = this->mean_gradient(gradient, w);
+    hn::StoreU(hn::NegMulAdd(this->set(u_.step_size), direction(g, moment1, moment2), w), d_,
+               parameters);
+  }
+
+ private:
+  using Terms<T>::d_;
+  using Terms<T>::u_;
+
+  // What is taken off the parameters, but for the size of the step.
+  HWY_INLINE V direction(V g, T* moment1, T* moment2) const {
+    if constexpr (kRule == UpdateRule::sgd) {
+      return g;
+    } else if constexpr (kRule == UpdateRule::momentum) {
+      return this->blend(u_.keep1, moment1, u_.take1, g);
+    } else {
+      const bool adam = kRule == UpdateRule::adam;
+      const V mean = adam ? this->blend(u_.keep1, moment1, u_.take1, g) : g;
+      const V squares = this->blend(u_.keep2, moment2, u_.take2, hn::Mul(g, g));
+      return hn::Div(mean,
+                     this->root(adam ? hn::Mul(squares, this->set(u_.correction2)) : squares));
+    }
+  }
+};
+
+// Calls f(Mover) for the rule of the update. LAMB has halves of its own (lamb-inl.hpp).
 template <class T, class F>
 HWY_INLINE void with_mover(const Update<T>& u, const F& f) {
   switch (u.rule) {
@@ -86,7 +106,10 @@ HWY_INLINE void with_mover(const Update<T>& u, const F& f) {
       return f(Mover<UpdateRule::rmsprop, T>(u));
     case UpdateRule::adam:
       return f(Mover<UpdateRule::adam, T>(u));
+    case UpdateRule::lamb:
+      break;
   }
+  assert(false && "LAMB cannot move a parameter before it knows the norm of the tensor");
 }
 
 // Null stays null.
