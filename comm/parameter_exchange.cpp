@@ -95,6 +95,10 @@ void ParameterExchange::set_move(Move move, Move note) {
   if (note) state_->shared.note = with_flags(std::move(note));
 }
 
+void ParameterExchange::set_watch(ParameterWatch& watch) {
+  state_->shared.watch = &watch;
+}
+
 void ParameterExchange::wait_for_sums() {
   state_->wait_until([&] {
     return state_->flags->done() &&

@@ -44,6 +44,7 @@
 
 #include "comm/communicator.hpp"
 #include "comm/leaf_tree.hpp"
+#include "comm/parameter_watch.hpp"
 #include "comm/shards.hpp"
 
 namespace lockstep::comm {
@@ -109,6 +110,10 @@ class ParameterExchange {
   // be the caller's. `note` is called with the same sums, before, in steps that hold them.
   using Move = std::function<void(std::size_t begin, std::span<const float> sum, unsigned flags)>;
   void set_move(Move move, Move note = {});
+
+  // Who is told of all changes of parameters from the next step on; lives as long as what
+  // set_move() was given.
+  void set_watch(ParameterWatch& watch);
 
   // Starts a step; the one before is finished. leaf_present has L flags, 0 or 1. The sum over a
   // subtree without a present leaf is not read. A step that holds its sums has parameters that move

@@ -6,6 +6,7 @@
 // arguments; thread-safe; local; no MPI.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -22,6 +23,15 @@ struct Shard {
 // Floats that are summed at a time, and no two ranks share: 4 KiB, a page of memory, so that the
 // moments of the shards of other ranks take none.
 inline constexpr std::size_t chunk = 1024;
+
+// Calls with the first element and the number of elements of each chunk of a range, which starts at
+// a multiple of `chunk`.
+template <typename Call>
+void for_each_chunk(Shard range, const Call& call) {
+  for (std::size_t begin = range.begin; begin < range.end; begin += chunk) {
+    call(begin, std::min(chunk, range.end - begin));
+  }
+}
 
 // The shard of `rank` among `ranks` of `whole`, which starts at a multiple of `chunk`: disjoint, in
 // rank order, covering it, of sizes that differ by less than 2 chunks; some are empty when chunks

@@ -42,11 +42,38 @@ void repeat_into(std::span<float> out, const Floats& values) {
   }
 }
 
+// Knows what each element was after its last change, and how often it changed in a step.
+class Watch final : public ParameterWatch {
+ public:
+  explicit Watch(std::size_t elements) : changes(elements), known_(elements) {}
+
+  void before_change(std::size_t begin, std::span<const float> parameters) override {
+    if (!same_bits(known(begin, parameters.size()), parameters)) untouched = false;
+  }
+  void after_change(std::size_t begin, std::span<const float> parameters) override {
+    std::ranges::copy(parameters, known(begin, parameters.size()).begin());
+    for (std::size_t i = begin; i < begin + parameters.size(); ++i) ++changes[i];
+  }
+  std::span<const float> known() const { return known_; }
+
+  std::vector<int> changes;
+  bool untouched = true;  // what is about to change is what was told last
+
+ private:
+  std::span<float> known(std::size_t begin, std::size_t count) {
+    return std::span(known_).subspan(begin, count);
+  }
+  Floats known_;
+};
+
 // An exchange whose parameters become the gradient's sum: then it is an all-reduce.
 class AllReduce {
  public:
   AllReduce(std::size_t leaves, std::size_t elements, const Options& options)
-      : leaves_(leaves), exchange_(world(), leaves, elements, options), moved_(elements) {
+      : leaves_(leaves),
+        exchange_(world(), leaves, elements, options),
+        moved_(elements),
+        watch_(elements) {
     const auto move = [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
       std::ranges::copy(sum, exchange_.parameters().begin() + static_cast<std::ptrdiff_t>(begin));
       for (std::size_t i = begin; i < begin + sum.size(); ++i) ++moved_[i];
@@ -57,12 +84,14 @@ class AllReduce {
       for (std::size_t i = begin; i < begin + sum.size(); ++i) ++noted_[i];
     };
     exchange_.set_move(move, note);
+    exchange_.set_watch(watch_);
   }
 
   // One step; what must not be read holds what would show.
   void run(const Gradients& gradients, std::span<const std::uint8_t> present, unsigned flags) {
     std::ranges::fill(moved_, 0);
     noted_ = moved_;
+    watch_.changes = moved_;
     flags_seen_ = 0;
     for (std::size_t i = 0; i < exchange_.subtrees().size(); ++i) {
       const auto sum = serial_sum(exchange_.subtrees()[i], gradients.values, present);
@@ -105,6 +134,9 @@ class AllReduce {
     }
     ASSERT_TRUE(std::ranges::equal(owned, moved_)) << "each owned element moves once, no other";
     ASSERT_FALSE(moved_too_early_);
+    ASSERT_TRUE(watch_.untouched);
+    ASSERT_TRUE(same_bits(watch_.known(), expected)) << "every change is told of";
+    ASSERT_TRUE(std::ranges::all_of(watch_.changes, [](int n) { return n == 1; })) << "and once";
     if (holds_) {
       ASSERT_TRUE(std::ranges::equal(owned, noted_in_time_)) << "and is noted once, before";
     }
@@ -120,6 +152,7 @@ class AllReduce {
   ParameterExchange exchange_;
   std::vector<int> moved_;
   std::vector<int> noted_, noted_in_time_;
+  Watch watch_;
   bool holds_ = true;  // every other step, from the second on
   std::atomic<bool> released_{false};
   std::atomic<bool> moved_too_early_{false};

@@ -88,6 +88,7 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
         move(begin, sum, flags);
       },
       [this](std::size_t begin, std::span<const float> sum, unsigned) { note(begin, sum); });
+  if (!alone_) exchange_.set_watch(guard_);
 }
 
 TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std::uint32_t> batch,
@@ -108,7 +109,7 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
                       .batch_samples = batch.size(),
                       .sums = batch_sums_ ? &*batch_sums_ : nullptr};
   const Move next_move{&optimizer, optimizer.rule_at(step, batch.size(), exchange_.parameters()),
-                       step, batch.size(), wish.gradient_norm};
+                       batch.size(), wish.gradient_norm};
   const LeafSums sums{leaf_loss, leaf_correct};
   const auto rest = [&] {
     if (alone_) {
@@ -159,6 +160,7 @@ void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const Le
   guarded_ = true;
   const bool finite = losses(pass, rows, sums);
   exchange_.finish();
+  guard_.begin(pass.step);
   exchange_.set_phase("backward");
   move_ = next_move;
   const bool clips = move_.optimizer->clips();
@@ -191,10 +193,7 @@ void TrainingStep::note(std::size_t begin, std::span<const float> sum) {
 void TrainingStep::move(std::size_t begin, std::span<const float> sum, unsigned flags) {
   const bool noted = move_.optimizer->clips();
   if (!noted && (move_.gradient_norm || (flags & kStop) != 0)) note(begin, sum);
-  const auto parameters = exchange_.parameters().subspan(begin, sum.size());
-  guard_.before_move(move_.step, begin, parameters);
   move_.optimizer->update(move_.rule, begin, sum);
-  guard_.after_move(begin, parameters);
 }
 
 std::span<float> TrainingStep::parameters_to_set() {

@@ -103,7 +103,6 @@ class TrainingStep {
   struct Move {
     nn::Optimizer<float>* optimizer = nullptr;
     nn::Update<float> rule;
-    std::uint64_t step = 0;
     std::size_t samples = 0;
     bool gradient_norm = false;
   };
@@ -134,7 +133,7 @@ class TrainingStep {
   nn::Workspace<float> workspace_;
   Input input_;
   ReplicaGuard guard_;
-  bool guarded_ = false;  // whether guard_ knows this rank's share
+  bool guarded_ = false;  // whether guard_ knows what is trained
   std::vector<float> sample_loss_;
   std::vector<std::uint8_t> sample_correct_;
 

@@ -7,16 +7,6 @@
 #include "comm/detail/rounded.hpp"
 
 namespace lockstep::comm::detail {
-namespace {
-
-template <typename Call>
-void for_each_chunk(Shard range, const Call& call) {
-  for (std::size_t begin = range.begin; begin < range.end; begin += chunk) {
-    call(begin, std::min(chunk, range.end - begin));
-  }
-}
-
-}  // namespace
 
 BucketExchange::BucketExchange(ExchangeState& state, const BucketPlan& plan)
     : state_(state),
@@ -123,12 +113,32 @@ bool BucketExchange::copy() {
   const Hierarchy& h = state_.hierarchy;
   for (std::size_t m = 0; m < h.members && !plan_.replicated; ++m) {
     if (m == h.member) continue;
-    const Shard slice = shard_of(m, h.members, plan_.bucket);
-    std::copy_n(state_.segments[m].parameters() + slice.begin, slice.size(),
-                state_.own_segment().parameters() + slice.begin);
+    take_over(state_.segments[m].parameters(), shard_of(m, h.members, plan_.bucket));
   }
   stage_ = Stage::done;
   return true;
+}
+
+// Chunk by chunk: who watches finds it in the cache.
+void BucketExchange::take_over(const float* from, Shard range) {
+  float* parameters = state_.own_segment().parameters();
+  for_each_chunk(range, [&](std::size_t begin, std::size_t count) {
+    before_change({begin, begin + count});
+    std::copy_n(from + begin, count, parameters + begin);
+    after_change({begin, begin + count});
+  });
+}
+
+void BucketExchange::before_change(Shard range) const {
+  if (state_.watch == nullptr || range.size() == 0) return;
+  const float* parameters = state_.own_segment().parameters();
+  state_.watch->before_change(range.begin, {parameters + range.begin, range.size()});
+}
+
+void BucketExchange::after_change(Shard range) const {
+  if (state_.watch == nullptr || range.size() == 0) return;
+  const float* parameters = state_.own_segment().parameters();
+  state_.watch->after_change(range.begin, {parameters + range.begin, range.size()});
 }
 
 // ---- the parameters -----------------------------------------------------------------------------
@@ -167,7 +177,7 @@ void BucketExchange::sum() {
     const float* sum = whole_sum(begin, count, buffer.data());
     if (sum == nullptr) sum = std::fill_n(buffer.data(), count, 0.0F) - count;
     if (!state_.holds) {
-      state_.move(begin, {sum, count});
+      move(begin, {sum, count});
       return;
     }
     if (sum != held(begin)) std::copy_n(sum, count, held(begin));
@@ -190,9 +200,16 @@ float* BucketExchange::held(std::size_t begin) {
 
 void BucketExchange::move_held() {
   for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
-    state_.move(begin, {held(begin), count});
+    move(begin, {held(begin), count});
   });
   start_spreading();
+}
+
+void BucketExchange::move(std::size_t begin, std::span<const float> sum) {
+  const Shard range{begin, begin + sum.size()};
+  before_change(range);
+  state_.move(begin, sum);
+  after_change(range);
 }
 
 // Tells the group that this member's slice has moved; a group of one has nothing left to do.

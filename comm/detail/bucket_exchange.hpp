@@ -26,6 +26,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -87,13 +88,19 @@ class BucketExchange {
   void sum();
   void keep_sum();
   void move_held();
+  void move(std::size_t begin, std::span<const float> sum);
   float* held(std::size_t begin);
   const float* whole_sum(std::size_t begin, std::size_t count, float* out);
   void set_tree_inputs();
   void start_spreading();
   bool spread();
   void start_spreading_round();
+  void receive_parameters(Shard range, std::size_t from);
+  void send_parameters(Shard range, std::size_t to);
   bool copy();
+  void take_over(const float* from, Shard range);
+  void before_change(Shard range) const;
+  void after_change(Shard range) const;
   void finish_copying();
 
   Shard kept(std::size_t rounds) const;

@@ -16,6 +16,7 @@
 #include "comm/detail/segment.hpp"
 #include "comm/detail/state.hpp"
 #include "comm/leaf_tree.hpp"
+#include "comm/parameter_watch.hpp"
 #include "comm/shards.hpp"
 #include "comm/tree_sum.hpp"
 
@@ -40,6 +41,7 @@ struct ExchangeState {
   TreeSum tree;
   std::vector<Slot> slots;
   bool round_messages = false;  // sums go between groups as bfloat16
+  ParameterWatch* watch = nullptr;
 
   // Of the step under way.
   std::uint64_t step = 0;
