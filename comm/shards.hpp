@@ -42,7 +42,7 @@ struct BucketSizes {
   // Bytes; rounded up to whole chunks, at most 2^30. The first bucket is the one that backward
   // fills first: a small one, so that the ranks begin to talk early.
   std::size_t first = std::size_t{1} << 20;
-  std::size_t others = std::size_t{2} << 20;
+  std::size_t others = std::size_t{1} << 20;
 };
 
 // [0, elements) in the order in which backward fills it: from the end to the beginning.

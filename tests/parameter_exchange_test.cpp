@@ -74,13 +74,14 @@ class AllReduce {
         exchange_(world(), leaves, elements, options),
         moved_(elements),
         watch_(elements) {
-    const auto move = [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
-      std::ranges::copy(sum, exchange_.parameters().begin() + static_cast<std::ptrdiff_t>(begin));
+    const auto move = [this](std::size_t begin, std::span<const float> sum, std::span<float> moved,
+                             unsigned flags) {
+      std::ranges::copy(sum, moved.subspan(begin).begin());
       for (std::size_t i = begin; i < begin + sum.size(); ++i) ++moved_[i];
       flags_seen_ |= flags;
       if (holds_ && !released_) moved_too_early_ = true;
     };
-    const auto note = [this](std::size_t begin, std::span<const float> sum, unsigned) {
+    const auto note = [this](std::size_t begin, std::span<const float> sum) {
       for (std::size_t i = begin; i < begin + sum.size(); ++i) ++noted_[i];
     };
     exchange_.set_move(move, note);
@@ -105,9 +106,19 @@ class AllReduce {
     released_ = false;
     exchange_.begin(present, flags,
                     holds_ ? ParameterExchange::Sums::hold : ParameterExchange::Sums::move);
-    // As backward does: a piece after the other, from the end.
+    // As backward does: a piece after the other, from the end, whose parameters it still reads when
+    // it computes the next one.
     const std::size_t elements = moved_.size();
-    for (std::size_t quarter = 4; quarter-- > 0;) exchange_.final_from(elements / 4 * quarter);
+    const Floats before(exchange_.parameters().begin(), exchange_.parameters().end());
+    std::size_t read_before = elements;
+    for (std::size_t quarter = 4; quarter-- > 0;) {
+      exchange_.sums_final_from(elements / 4 * quarter);
+      for (int i = 0; i < 5; ++i) exchange_.progress();
+      const auto read = exchange_.parameters().first(read_before);
+      if (!same_bits(read, std::span(before).first(read_before))) changed_while_read_ = true;
+      read_before = elements / 4 * quarter;
+      exchange_.final_from(read_before);
+    }
     raised_ = exchange_.raised();
     if (holds_) {
       exchange_.wait_for_sums();
@@ -134,6 +145,7 @@ class AllReduce {
     }
     ASSERT_TRUE(std::ranges::equal(owned, moved_)) << "each owned element moves once, no other";
     ASSERT_FALSE(moved_too_early_);
+    ASSERT_FALSE(changed_while_read_);
     ASSERT_TRUE(watch_.untouched);
     ASSERT_TRUE(same_bits(watch_.known(), expected)) << "every change is told of";
     ASSERT_TRUE(std::ranges::all_of(watch_.changes, [](int n) { return n == 1; })) << "and once";
@@ -156,6 +168,7 @@ class AllReduce {
   bool holds_ = true;  // every other step, from the second on
   std::atomic<bool> released_{false};
   std::atomic<bool> moved_too_early_{false};
+  bool changed_while_read_ = false;
   unsigned flags_seen_ = 0;
   unsigned raised_ = 0;
 };
@@ -172,6 +185,7 @@ std::vector<Options> all_options(const BucketSizes& buckets) {
         all.push_back({.buckets = buckets,
                        .replicated_bytes = replicated,
                        .way = way,
+                       .always_apart = replicated == 0,
                        .thread = group == 2 ? ParameterExchange::Thread::always
                                             : ParameterExchange::Thread::never,
                        .group_ranks = group});
@@ -180,6 +194,7 @@ std::vector<Options> all_options(const BucketSizes& buckets) {
   }
   all.push_back({.buckets = buckets});
   all.push_back({.buckets = buckets, .shared_memory = false});
+  all.push_back({.buckets = buckets, .always_apart = true, .shared_memory = false});
   return all;
 }
 
@@ -302,8 +317,8 @@ TEST(ParameterExchange, EachRanksShareShrinksAsRanksGrow) {
   ParameterExchange exchange(world(), 8, 4'000'000);
   std::size_t owned = 0;
   for (const Shard& shard : exchange.owned()) owned += shard.size();
-  EXPECT_NEAR(static_cast<double>(owned), 4e6 / static_cast<double>(world().size()),
-              4.0 * 2 * chunk);
+  const double uneven = 2.0 * chunk * static_cast<double>(exchange.buckets().size());
+  EXPECT_NEAR(static_cast<double>(owned), 4e6 / static_cast<double>(world().size()), uneven);
 }
 
 // Parameters of the last elements are there while those of the first still wait for their gradient.
@@ -311,7 +326,7 @@ TEST(ParameterExchange, MovesBucketsBeforeTheRestIsFinal) {
   constexpr std::size_t elements = 100'000;
   ParameterExchange exchange(world(), 8, elements, {.buckets = {65536, 65536}});
   std::atomic<std::size_t> moved_from{elements};
-  exchange.set_move([&](std::size_t begin, std::span<const float>, unsigned) {
+  exchange.set_move([&](std::size_t begin, std::span<const float>, std::span<float>, unsigned) {
     if (begin < moved_from) moved_from = begin;
   });
   exchange.begin(std::vector<std::uint8_t>(8, 1), 0);
@@ -321,6 +336,46 @@ TEST(ParameterExchange, MovesBucketsBeforeTheRestIsFinal) {
   exchange.final_from(0);
   exchange.finish();
   EXPECT_LT(moved_from, elements - 20'000);
+}
+
+// Between groups parameters move while backward still reads the old ones; within a group they wait.
+TEST(ParameterExchange, ParametersThatAreReadMoveElsewhereAndLandLater) {
+  if (world().size() == 1) return;
+  constexpr std::size_t elements = 100'000;
+  const std::vector<std::uint8_t> present(8, 1);
+  for (Options options : all_options({65536, 65536})) {
+    options.replicated_bytes = 0;
+    options.always_apart = true;
+    ParameterExchange exchange(world(), 8, elements, options);
+    const bool between = exchange.describe().find("messages") != std::string::npos;
+    std::size_t owned = 0;
+    for (const Shard& shard : exchange.owned()) owned += shard.size();
+    std::atomic<std::size_t> moved_elements{0};
+    exchange.set_move(
+        [&](std::size_t begin, std::span<const float> sum, std::span<float> moved, unsigned) {
+          std::ranges::copy(sum, moved.subspan(begin).begin());
+          moved_elements += sum.size();
+        });
+    for (std::uint32_t step = 1; step < 4; ++step) {
+      const Gradients gradients(8, 999, step);
+      const Floats before(exchange.parameters().begin(), exchange.parameters().end());
+      for (std::size_t i = 0; i < exchange.subtrees().size(); ++i) {
+        const auto sum = serial_sum(exchange.subtrees()[i], gradients.values, present);
+        repeat_into(exchange.partial(i), *sum);
+      }
+      exchange.begin(present, 0);
+      exchange.sums_final_from(0);
+      while (between && moved_elements < step * owned) exchange.progress();
+      for (int i = 0; i < 20; ++i) exchange.progress();
+      ASSERT_EQ(moved_elements, (between ? step : step - 1) * owned);
+      ASSERT_TRUE(same_bits(exchange.parameters(), before));
+      exchange.final_from(0);
+      exchange.finish();
+      Floats expected(elements);
+      repeat_into(expected, *serial_sum({0, 8}, gradients.values, present));
+      ASSERT_TRUE(same_bits(exchange.parameters(), expected));
+    }
+  }
 }
 
 TEST(ParameterExchange, WrongArgumentsThrowBeforeAnythingIsSent) {

@@ -83,11 +83,9 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, const datasets::Da
   present_subtrees_.reserve(subtree_rows_.size());
   present_rows_.reserve(subtree_rows_.size());
   present_leaves_.reserve(leaves_.end - leaves_.begin);
-  exchange_.set_move(
-      [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
-        move(begin, sum, flags);
-      },
-      [this](std::size_t begin, std::span<const float> sum, unsigned) { note(begin, sum); });
+  exchange_.set_move([this](std::size_t begin, std::span<const float> sum, std::span<float> moved,
+                            unsigned flags) { move(begin, sum, moved, flags); },
+                     [this](std::size_t begin, std::span<const float> sum) { note(begin, sum); });
   if (!alone_) exchange_.set_watch(guard_);
 }
 
@@ -190,10 +188,16 @@ void TrainingStep::note(std::size_t begin, std::span<const float> sum) {
   move_.optimizer->note_squares(move_.samples, begin, sum);
 }
 
-void TrainingStep::move(std::size_t begin, std::span<const float> sum, unsigned flags) {
+void TrainingStep::move(std::size_t begin, std::span<const float> sum, std::span<float> moved,
+                        unsigned flags) {
   const bool noted = move_.optimizer->clips();
   if (!noted && (move_.gradient_norm || (flags & kStop) != 0)) note(begin, sum);
-  move_.optimizer->update(move_.rule, begin, sum);
+  nn::Update<float> rule = move_.rule;
+  if (rule.parameters != moved.data()) {
+    std::copy_n(rule.parameters + begin, sum.size(), moved.data() + begin);
+    rule.parameters = moved.data();
+  }
+  move_.optimizer->update(rule, begin, sum);
 }
 
 std::span<float> TrainingStep::parameters_to_set() {

@@ -112,7 +112,7 @@ class TrainingStep {
   void compute_with_others(nn::Pass pass, std::size_t rows, const LeafSums& sums,
                            const Move& next_move, bool stop, Outcome& outcome);
   void note(std::size_t begin, std::span<const float> sum);
-  void move(std::size_t begin, std::span<const float> sum, unsigned flags);
+  void move(std::size_t begin, std::span<const float> sum, std::span<float> moved, unsigned flags);
   double sum_of_all_squares();
   bool losses(const nn::Pass& pass, std::size_t rows, const LeafSums& sums);
   void gradients(const nn::Pass& pass, std::size_t rows, const nn::Update<float>* update);

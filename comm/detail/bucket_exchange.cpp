@@ -28,6 +28,7 @@ BucketExchange::BucketExchange(ExchangeState& state, const BucketPlan& plan)
 void BucketExchange::begin() {
   assert(done());
   stage_ = Stage::filling;
+  held_up_ = false;
 }
 
 bool BucketExchange::advance() {
@@ -48,9 +49,7 @@ bool BucketExchange::step_forward() {
     case Stage::reducing:
       return reduce();
     case Stage::summing:
-      if (!state_.flags_known || !may_move()) return false;
-      sum();
-      return true;
+      return start_summing();
     case Stage::holding:
       if (!state_.released) return false;
       move_held();
@@ -59,6 +58,7 @@ bool BucketExchange::step_forward() {
       return spread();
     case Stage::copying:
       return copy();
+    case Stage::landing:
     case Stage::done:
       return false;
   }
@@ -124,7 +124,7 @@ void BucketExchange::take_over(const float* from, Shard range) {
   float* parameters = state_.own_segment().parameters();
   for_each_chunk(range, [&](std::size_t begin, std::size_t count) {
     before_change({begin, begin + count});
-    std::copy_n(from + begin, count, parameters + begin);
+    copy_to(parameters + begin, from + begin, count);
     after_change({begin, begin + count});
   });
 }
@@ -153,6 +153,16 @@ const float* BucketExchange::whole_sum(std::size_t begin, std::size_t count, flo
   return state_.tree.at({0, state_.leaves}, offset, count, out);
 }
 
+bool BucketExchange::start_summing() {
+  if (!state_.flags_known) return false;
+  const bool still_read = !may_move();
+  held_up_ = held_up_ || still_read;
+  moves_apart_ = still_read && can_move_apart() && (worth_moving_apart_ || state_.always_apart);
+  if (still_read && !moves_apart_) return false;
+  sum();
+  return true;
+}
+
 void BucketExchange::sum() {
   const Hierarchy& h = state_.hierarchy;
   if (h.groups == 1) {
@@ -177,6 +187,9 @@ void BucketExchange::sum() {
     const float* sum = whole_sum(begin, count, buffer.data());
     if (sum == nullptr) sum = std::fill_n(buffer.data(), count, 0.0F) - count;
     if (!state_.holds) {
+      // It may stand where the parameters move to.
+      if (moves_apart_ && sum != buffer.data())
+        sum = std::copy_n(sum, count, buffer.data()) - count;
       move(begin, {sum, count});
       return;
     }
@@ -208,8 +221,15 @@ void BucketExchange::move_held() {
 void BucketExchange::move(std::size_t begin, std::span<const float> sum) {
   const Shard range{begin, begin + sum.size()};
   before_change(range);
-  state_.move(begin, sum);
-  after_change(range);
+  state_.move(begin, sum, moved());
+  if (!moves_apart_) after_change(range);
+}
+
+bool BucketExchange::land() {
+  if (stage_ != Stage::landing) return false;
+  take_over(moved(), slice_);
+  finish_copying();
+  return true;
 }
 
 // Tells the group that this member's slice has moved; a group of one has nothing left to do.
@@ -234,6 +254,8 @@ std::string BucketExchange::stage_name() const {
       return "waiting for the gradient's norm";
     case Stage::spreading:
       return "all-gather";
+    case Stage::landing:
+      return "waiting for this rank's own backward pass";
     case Stage::copying:
       return "waiting for the parameters of this node";
     case Stage::done:

@@ -196,15 +196,15 @@ void BucketExchange::start_spreading() {
 // Once it is started, MPI may write there at any time.
 void BucketExchange::receive_parameters(Shard range, std::size_t from) {
   if (range.size() == 0) return;
-  before_change(range);
-  requests_.receive(state_.communicator->comm, state_.own_segment().parameters() + range.begin,
-                    range.size() * sizeof(float), peer(from), parameters_tag(plan_.index));
+  if (!moves_apart_) before_change(range);
+  requests_.receive(state_.communicator->comm, moved() + range.begin, range.size() * sizeof(float),
+                    peer(from), parameters_tag(plan_.index));
 }
 
 void BucketExchange::send_parameters(Shard range, std::size_t to) {
   if (range.size() == 0) return;
-  requests_.send(state_.communicator->comm, state_.own_segment().parameters() + range.begin,
-                 range.size() * sizeof(float), peer(to), parameters_tag(plan_.index));
+  requests_.send(state_.communicator->comm, moved() + range.begin, range.size() * sizeof(float),
+                 peer(to), parameters_tag(plan_.index));
 }
 
 // The rounds of halving backwards: what the partner has moved is what this rank gave away.
@@ -219,6 +219,10 @@ bool BucketExchange::spread() {
   if (plan_.pairwise && --round_ > 0) {
     requests_.clear();
     start_spreading_round();
+    return true;
+  }
+  if (moves_apart_) {
+    stage_ = Stage::landing;
     return true;
   }
   after_change({slice_.begin, shard_.begin});

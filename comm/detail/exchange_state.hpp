@@ -29,7 +29,10 @@ struct Slot {
   bool taken = false;
 };
 
-using MoveParameters = std::function<void(std::size_t begin, std::span<const float> sum)>;
+// As ParameterExchange::Move and Note, but for the flags.
+using MoveParameters =
+    std::function<void(std::size_t begin, std::span<const float> sum, float* moved)>;
+using NoteSum = std::function<void(std::size_t begin, std::span<const float> sum)>;
 
 struct ExchangeState {
   Hierarchy hierarchy;
@@ -41,6 +44,7 @@ struct ExchangeState {
   TreeSum tree;
   std::vector<Slot> slots;
   bool round_messages = false;  // sums go between groups as bfloat16
+  bool always_apart = false;  // BucketExchange::can_move_apart(), also before it has been worth it
   ParameterWatch* watch = nullptr;
 
   // Of the step under way.
@@ -49,7 +53,7 @@ struct ExchangeState {
   MoveParameters move;
   // Of a step that holds its sums: told of each chunk's, and whether they may be used.
   bool holds = false;
-  MoveParameters note;
+  NoteSum note;
   bool released = false;
   // No gradient before this element is final yet, and no parameter before that one may move.
   // Written by the rank's own thread.
