@@ -18,9 +18,8 @@ ParameterExchange::Options whole_on_every_rank(std::size_t elements) {
 
 LeafSum::LeafSum(Communicator& communicator, std::size_t leaves, std::size_t elements)
     : exchange_(communicator, leaves, elements, whole_on_every_rank(elements)) {
-  exchange_.set_move([this](std::size_t begin, std::span<const float> sum, unsigned) {
-    std::ranges::copy(sum, exchange_.parameters().subspan(begin).begin());
-  });
+  exchange_.set_move([](std::size_t begin, std::span<const float> sum, std::span<float> moved,
+                        unsigned) { std::ranges::copy(sum, moved.subspan(begin).begin()); });
 }
 
 std::span<const float> LeafSum::sum(std::span<const std::uint8_t> leaf_present) {

@@ -84,15 +84,20 @@ std::vector<Shard> ParameterExchange::share_of(std::size_t rank) const {
   return ranges;
 }
 
-void ParameterExchange::set_move(Move move, Move note) {
-  const detail::FlagExchange* flags = &*state_->flags;
-  const auto with_flags = [flags](Move call) {
-    return [call = std::move(call), flags](std::size_t begin, std::span<const float> sum) {
-      call(begin, sum, static_cast<unsigned>(flags->raised()));
-    };
+void ParameterExchange::set_move(Move move, Note note) {
+  state_->shared.move = [move = std::move(move), state = state_.get()](
+                            std::size_t begin, std::span<const float> sum, float* moved) {
+    move(begin, sum, {moved, state->elements}, static_cast<unsigned>(state->flags->raised()));
   };
-  state_->shared.move = with_flags(std::move(move));
-  if (note) state_->shared.note = with_flags(std::move(note));
+  if (!note) return;
+  state_->shared.note = [note = std::move(note), state = state_.get()](
+                            std::size_t begin, std::span<const float> sum) {
+    note(begin, sum, static_cast<unsigned>(state->flags->raised()));
+  };
+}
+
+void ParameterExchange::set_watch(ParameterWatch& watch) {
+  state_->shared.watch = &watch;
 }
 
 void ParameterExchange::wait_for_sums() {

@@ -44,6 +44,7 @@
 
 #include "comm/communicator.hpp"
 #include "comm/leaf_tree.hpp"
+#include "comm/parameter_watch.hpp"
 #include "comm/shards.hpp"
 
 namespace lockstep::comm {
@@ -67,6 +68,9 @@ class ParameterExchange {
     // Sums go between nodes as bfloat16, half the bytes. The one option that leaves the contract:
     // the bits of the sum then depend on the number of nodes.
     bool round_messages = false;
+    // Between nodes, parameters that backward still reads may move into the memory of their
+    // gradient, to be copied later: where that has been worth a copy, or always.
+    bool always_apart = false;
     bool shared_memory = true;  // between ranks of a node
     Thread thread = Thread::always;
     bool watched = true;          // its state is told when a rank gives up: one exchange at a time
@@ -104,11 +108,19 @@ class ParameterExchange {
   std::vector<Shard> share_of(std::size_t rank) const;
 
   // Moves parameters begin..begin+sum.size()-1, a chunk at most, of which `sum` is the gradient's
-  // sum over all leaves (zeros if none is present). `flags` are those that any rank raised in this
-  // step. Called for every chunk of owned(), once a step, from one thread at a time, which may not
-  // be the caller's. `note` is called with the same sums, before, in steps that hold them.
-  using Move = std::function<void(std::size_t begin, std::span<const float> sum, unsigned flags)>;
-  void set_move(Move move, Move note = {});
+  // sum over all leaves (zeros if none is present): to the same elements of `moved`, which are the
+  // parameters themselves, or other memory if these are still read (then what stands there is
+  // anything). `flags` are those that any rank raised in this step. Called for every chunk of
+  // owned(), once a step, from one thread at a time, which may not be the caller's. `note` is
+  // called with the same sums, before, in steps that hold them.
+  using Move = std::function<void(std::size_t begin, std::span<const float> sum,
+                                  std::span<float> moved, unsigned flags)>;
+  using Note = std::function<void(std::size_t begin, std::span<const float> sum, unsigned flags)>;
+  void set_move(Move move, Note note = {});
+
+  // Who is told of all changes of parameters from the next step on; lives as long as what
+  // set_move() was given.
+  void set_watch(ParameterWatch& watch);
 
   // Starts a step; the one before is finished. leaf_present has L flags, 0 or 1. The sum over a
   // subtree without a present leaf is not read. A step that holds its sums has parameters that move

@@ -6,6 +6,7 @@
 // arguments; thread-safe; local; no MPI.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -23,6 +24,15 @@ struct Shard {
 // moments of the shards of other ranks take none.
 inline constexpr std::size_t chunk = 1024;
 
+// Calls with the first element and the number of elements of each chunk of a range, which starts at
+// a multiple of `chunk`.
+template <typename Call>
+void for_each_chunk(Shard range, const Call& call) {
+  for (std::size_t begin = range.begin; begin < range.end; begin += chunk) {
+    call(begin, std::min(chunk, range.end - begin));
+  }
+}
+
 // The shard of `rank` among `ranks` of `whole`, which starts at a multiple of `chunk`: disjoint, in
 // rank order, covering it, of sizes that differ by less than 2 chunks; some are empty when chunks
 // are few.
@@ -32,7 +42,7 @@ struct BucketSizes {
   // Bytes; rounded up to whole chunks, at most 2^30. The first bucket is the one that backward
   // fills first: a small one, so that the ranks begin to talk early.
   std::size_t first = std::size_t{1} << 20;
-  std::size_t others = std::size_t{2} << 20;
+  std::size_t others = std::size_t{1} << 20;
 };
 
 // [0, elements) in the order in which backward fills it: from the end to the beginning.

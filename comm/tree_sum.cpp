@@ -21,6 +21,10 @@ void add_to(float* __restrict__ left, const float* __restrict__ right, std::size
   for (std::size_t i = 0; i < count; ++i) left[i] += right[i];
 }
 
+void copy_to(float* __restrict__ left, const float* __restrict__ right, std::size_t count) {
+  std::copy_n(right, count, left);
+}
+
 TreeSum::TreeSum(std::size_t leaves)
     : leaves_(leaves),
       inputs_(leaves),

@@ -21,8 +21,9 @@
 
 namespace lockstep::comm {
 
-// left += right, where the two do not overlap.
+// left += right; left = right. The two do not overlap.
 void add_to(float* left, const float* right, std::size_t count);
+void copy_to(float* left, const float* right, std::size_t count);
 
 class TreeSum {
  public:

@@ -326,8 +326,8 @@ void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGra
 }
 
 // Weight gradients of at least this many elements are told of as they come, so that what follows
-// may begin with them: 2 MiB.
-inline constexpr std::size_t kElementsWorthTelling = std::size_t{1} << 19;
+// may begin with them: 1 MiB.
+inline constexpr std::size_t kElementsWorthTelling = std::size_t{1} << 18;
 
 // A kernel of one instruction set for a weight gradient, of single factors or of pairs.
 template <class T>

@@ -6,6 +6,7 @@
 #include <smpi/mpi.h>
 
 #include <unordered_map>
+#include <utility>
 
 #include "comm/tree_sum.hpp"
 #include "simulate/node.hpp"
@@ -13,13 +14,20 @@
 namespace lockstep::simulate {
 namespace {
 
-double bandwidth = 0;    // of additions
+double bandwidth = 0;    // of additions and copies
 void* shared = nullptr;  // what all large messages are sent from and received into, if anything
 constexpr std::size_t kSharedBytes = std::size_t{64} << 20;
 constexpr int kSmall = 64;  // bytes
 
+constexpr std::size_t kPortion = std::size_t{256} << 10;  // bytes whose time passes at once
+
+// Copies come chunk by chunk, and each time that passes is dear to simulate.
 void move_bytes(std::size_t bytes) {
-  if (bandwidth > 0) pass_time(static_cast<double>(bytes) / bandwidth);
+  static auto& unpaid = *new std::unordered_map<aid_t, std::size_t>;  // by rank
+  std::size_t& portion = unpaid[sg_actor_self_get_pid()];
+  portion += bytes;
+  if (bandwidth == 0 || portion < kPortion) return;
+  pass_time(static_cast<double>(std::exchange(portion, 0)) / bandwidth);
 }
 
 }  // namespace
@@ -113,6 +121,13 @@ void __real__ZN8lockstep4comm6add_toEPfPKfm(float*, const float*, std::size_t);
 void __wrap__ZN8lockstep4comm6add_toEPfPKfm(float* left, const float* right, std::size_t count) {
   simulate::move_bytes(3 * count * sizeof(float));
   if (simulate::shared == nullptr) __real__ZN8lockstep4comm6add_toEPfPKfm(left, right, count);
+}
+
+// lockstep::comm::copy_to reads what it copies and, as a processor does, what it overwrites.
+void __real__ZN8lockstep4comm7copy_toEPfPKfm(float*, const float*, std::size_t);
+void __wrap__ZN8lockstep4comm7copy_toEPfPKfm(float* left, const float* right, std::size_t count) {
+  simulate::move_bytes(3 * count * sizeof(float));
+  if (simulate::shared == nullptr) __real__ZN8lockstep4comm7copy_toEPfPKfm(left, right, count);
 }
 
 }  // extern "C"

@@ -30,6 +30,7 @@
 
 #include "comm/detail/mpi.hpp"
 #include "comm/parameter_exchange.hpp"
+#include "comm/parameter_watch.hpp"
 #include "comm/session.hpp"
 #include "comm/tree_sum.hpp"
 #include "serial_tree.hpp"
@@ -123,7 +124,7 @@ std::size_t leaves_for(std::size_t ranks) {
 
 // ---- a training step ----------------------------------------------------------------------------
 
-class Step {
+class Step final : public lockstep::comm::ParameterWatch {
  public:
   Step(Communicator& world, const Options& options)
       : options_(options),
@@ -137,10 +138,16 @@ class Step {
     // a power of two sums here as well, from one piece of each subtree.
     const bool direct = !std::has_single_bit(world.size());
     const double passes = 5 + (direct ? static_cast<double>(pieces(world.size())) : 0);
-    exchange_.set_move([this, passes](std::size_t, std::span<const float> sum, unsigned) {
-      moved_bytes_ += passes * static_cast<double>(sum.size_bytes());
-    });
+    exchange_.set_move(
+        [this, passes](std::size_t, std::span<const float> sum, std::span<float>, unsigned) {
+          moved_bytes_ += passes * static_cast<double>(sum.size_bytes());
+        });
+    exchange_.set_watch(*this);
   }
+
+  // A check sum reads what it is of, which of a chunk is in the cache.
+  void before_change(std::size_t, std::span<const float> parameters) override { read(parameters); }
+  void after_change(std::size_t, std::span<const float> parameters) override { read(parameters); }
 
   // What a node alone computes. Its update is made where the gradient is summed, in that time.
   double computing() const {
@@ -205,6 +212,12 @@ class Step {
     }
   }
 
+  void read(std::span<const float> values) {
+    if (values.size() > lockstep::comm::chunk) {
+      pass_time(static_cast<double>(values.size_bytes()) / (options_.memory * 1e9));
+    }
+  }
+
   void pay_for_updates() {
     pass_time(moved_bytes_ / (options_.memory * 1e9));
     moved_bytes_ = 0;
@@ -254,7 +267,7 @@ double slowest(const std::function<void()>& work) {
 void time_exchange(Communicator& world, const Options& options) {
   const std::size_t leaves = leaves_for(world.size());
   ParameterExchange exchange(world, leaves, options.exchange / sizeof(float), options.how);
-  exchange.set_move([](std::size_t, std::span<const float>, unsigned) {});
+  exchange.set_move([](std::size_t, std::span<const float>, std::span<float>, unsigned) {});
   const std::vector<std::uint8_t> present(leaves, 1);
   std::vector<double> seconds;
   for (std::size_t i = 0; i < options.warm + options.steps; ++i) {
@@ -311,9 +324,10 @@ void check_sums(Communicator& world, const Options& options) {
   how.buckets = {64 << 10, 128 << 10};
   how.replicated_bytes = 16 << 10;
   ParameterExchange exchange(world, count, elements, how);
-  exchange.set_move([&](std::size_t begin, std::span<const float> sum, unsigned) {
-    std::memcpy(exchange.parameters().data() + begin, sum.data(), sum.size_bytes());
-  });
+  exchange.set_move(
+      [](std::size_t begin, std::span<const float> sum, std::span<float> moved, unsigned) {
+        std::memcpy(moved.data() + begin, sum.data(), sum.size_bytes());
+      });
   const std::vector<std::uint8_t> present(count, 1);
   for (std::size_t i = 0; i < exchange.subtrees().size(); ++i) {
     const Floats sum = *serial_sum(exchange.subtrees()[i], leaves, present);
@@ -321,7 +335,8 @@ void check_sums(Communicator& world, const Options& options) {
   }
   exchange.begin(present, 0);
   for (std::size_t end = elements; end > 0; end -= std::min<std::size_t>(end, 7000)) {
-    exchange.final_from(end);
+    exchange.final_from(std::min(elements, end + 40'000));  // parameters are read for longer
+    exchange.sums_final_from(end);
     pass_time(1e-4);
     exchange.progress();
   }

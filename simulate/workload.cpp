@@ -4,7 +4,7 @@ namespace lockstep::simulate {
 namespace {
 
 constexpr std::size_t kLanes = 16;
-constexpr std::size_t kPieceElements = std::size_t{1} << 19;
+constexpr std::size_t kPieceElements = std::size_t{1} << 18;
 constexpr std::size_t kTileRows = 64;
 
 std::size_t round_up(std::size_t value, std::size_t step) {

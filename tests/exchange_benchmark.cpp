@@ -112,9 +112,10 @@ struct Row {
 Row measure(Communicator& world, std::size_t bytes, const Options& options) {
   const std::size_t floats = bytes / sizeof(float);
   ParameterExchange exchange(world, 64, floats, {.shared_memory = !options.messages});
-  exchange.set_move([&](std::size_t begin, std::span<const float> sum, unsigned) {
-    std::memcpy(exchange.parameters().data() + begin, sum.data(), sum.size_bytes());
-  });
+  exchange.set_move(
+      [](std::size_t begin, std::span<const float> sum, std::span<float> moved, unsigned) {
+        std::memcpy(moved.data() + begin, sum.data(), sum.size_bytes());
+      });
   const std::vector<std::uint8_t> present(64, 1);
   std::vector<float> mine(floats);
   std::vector<float> total(floats);

@@ -47,9 +47,8 @@ TEST(LeafSum, AnExchangeUnderWayGoesOn) {
   const auto statistics = test::random_leaves(8, 64, 3);
   const std::vector<std::uint8_t> present(8, 1);
   ParameterExchange exchange(world(), 8, elements, {.buckets = {65536, 65536}});
-  exchange.set_move([&](std::size_t begin, std::span<const float> sum, unsigned) {
-    std::ranges::copy(sum, exchange.parameters().subspan(begin).begin());
-  });
+  exchange.set_move([](std::size_t begin, std::span<const float> sum, std::span<float> moved,
+                       unsigned) { std::ranges::copy(sum, moved.subspan(begin).begin()); });
   LeafSum sum(world(), 8, 64);
   put_partials(sum, statistics, present);
   for (int step = 0; step < 3; ++step) {

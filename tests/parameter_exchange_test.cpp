@@ -42,13 +42,41 @@ void repeat_into(std::span<float> out, const Floats& values) {
   }
 }
 
+// Knows what each element was after its last change, and how often it changed in a step.
+class Watch final : public ParameterWatch {
+ public:
+  explicit Watch(std::size_t elements) : changes(elements), known_(elements) {}
+
+  void before_change(std::size_t begin, std::span<const float> parameters) override {
+    if (!same_bits(known(begin, parameters.size()), parameters)) untouched = false;
+  }
+  void after_change(std::size_t begin, std::span<const float> parameters) override {
+    std::ranges::copy(parameters, known(begin, parameters.size()).begin());
+    for (std::size_t i = begin; i < begin + parameters.size(); ++i) ++changes[i];
+  }
+  std::span<const float> known() const { return known_; }
+
+  std::vector<int> changes;
+  bool untouched = true;  // what is about to change is what was told last
+
+ private:
+  std::span<float> known(std::size_t begin, std::size_t count) {
+    return std::span(known_).subspan(begin, count);
+  }
+  Floats known_;
+};
+
 // An exchange whose parameters become the gradient's sum: then it is an all-reduce.
 class AllReduce {
  public:
   AllReduce(std::size_t leaves, std::size_t elements, const Options& options)
-      : leaves_(leaves), exchange_(world(), leaves, elements, options), moved_(elements) {
-    const auto move = [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
-      std::ranges::copy(sum, exchange_.parameters().begin() + static_cast<std::ptrdiff_t>(begin));
+      : leaves_(leaves),
+        exchange_(world(), leaves, elements, options),
+        moved_(elements),
+        watch_(elements) {
+    const auto move = [this](std::size_t begin, std::span<const float> sum, std::span<float> moved,
+                             unsigned flags) {
+      std::ranges::copy(sum, moved.subspan(begin).begin());
       for (std::size_t i = begin; i < begin + sum.size(); ++i) ++moved_[i];
       flags_seen_ |= flags;
       if (holds_ && !released_) moved_too_early_ = true;
@@ -57,12 +85,14 @@ class AllReduce {
       for (std::size_t i = begin; i < begin + sum.size(); ++i) ++noted_[i];
     };
     exchange_.set_move(move, note);
+    exchange_.set_watch(watch_);
   }
 
   // One step; what must not be read holds what would show.
   void run(const Gradients& gradients, std::span<const std::uint8_t> present, unsigned flags) {
     std::ranges::fill(moved_, 0);
     noted_ = moved_;
+    watch_.changes = moved_;
     flags_seen_ = 0;
     for (std::size_t i = 0; i < exchange_.subtrees().size(); ++i) {
       const auto sum = serial_sum(exchange_.subtrees()[i], gradients.values, present);
@@ -76,9 +106,19 @@ class AllReduce {
     released_ = false;
     exchange_.begin(present, flags,
                     holds_ ? ParameterExchange::Sums::hold : ParameterExchange::Sums::move);
-    // As backward does: a piece after the other, from the end.
+    // As backward does: a piece after the other, from the end, whose parameters it still reads when
+    // it computes the next one.
     const std::size_t elements = moved_.size();
-    for (std::size_t quarter = 4; quarter-- > 0;) exchange_.final_from(elements / 4 * quarter);
+    const Floats before(exchange_.parameters().begin(), exchange_.parameters().end());
+    std::size_t read_before = elements;
+    for (std::size_t quarter = 4; quarter-- > 0;) {
+      exchange_.sums_final_from(elements / 4 * quarter);
+      for (int i = 0; i < 5; ++i) exchange_.progress();
+      const auto read = exchange_.parameters().first(read_before);
+      if (!same_bits(read, std::span(before).first(read_before))) changed_while_read_ = true;
+      read_before = elements / 4 * quarter;
+      exchange_.final_from(read_before);
+    }
     raised_ = exchange_.raised();
     if (holds_) {
       exchange_.wait_for_sums();
@@ -109,6 +149,10 @@ class AllReduce {
     }
     ASSERT_TRUE(std::ranges::equal(owned, moved_)) << "each owned element moves once, no other";
     ASSERT_FALSE(moved_too_early_);
+    ASSERT_FALSE(changed_while_read_);
+    ASSERT_TRUE(watch_.untouched);
+    ASSERT_TRUE(same_bits(watch_.known(), expected)) << "every change is told of";
+    ASSERT_TRUE(std::ranges::all_of(watch_.changes, [](int n) { return n == 1; })) << "and once";
     if (holds_) {
       ASSERT_TRUE(std::ranges::equal(owned, noted_in_time_)) << "and is noted once, before";
       for (std::size_t i = 0; i < owned.size(); ++i) {
@@ -129,9 +173,11 @@ class AllReduce {
   std::vector<int> moved_;
   std::vector<int> noted_, noted_in_time_;
   Floats visited_;
+  Watch watch_;
   bool holds_ = true;  // every other step, from the second on
   std::atomic<bool> released_{false};
   std::atomic<bool> moved_too_early_{false};
+  bool changed_while_read_ = false;
   unsigned flags_seen_ = 0;
   unsigned raised_ = 0;
 };
@@ -148,6 +194,7 @@ std::vector<Options> all_options(const BucketSizes& buckets) {
         all.push_back({.buckets = buckets,
                        .replicated_bytes = replicated,
                        .way = way,
+                       .always_apart = replicated == 0,
                        .thread = group == 2 ? ParameterExchange::Thread::always
                                             : ParameterExchange::Thread::never,
                        .group_ranks = group});
@@ -156,6 +203,7 @@ std::vector<Options> all_options(const BucketSizes& buckets) {
   }
   all.push_back({.buckets = buckets});
   all.push_back({.buckets = buckets, .shared_memory = false});
+  all.push_back({.buckets = buckets, .always_apart = true, .shared_memory = false});
   return all;
 }
 
@@ -278,8 +326,8 @@ TEST(ParameterExchange, EachRanksShareShrinksAsRanksGrow) {
   ParameterExchange exchange(world(), 8, 4'000'000);
   std::size_t owned = 0;
   for (const Shard& shard : exchange.owned()) owned += shard.size();
-  EXPECT_NEAR(static_cast<double>(owned), 4e6 / static_cast<double>(world().size()),
-              4.0 * 2 * chunk);
+  const double uneven = 2.0 * chunk * static_cast<double>(exchange.buckets().size());
+  EXPECT_NEAR(static_cast<double>(owned), 4e6 / static_cast<double>(world().size()), uneven);
 }
 
 // Parameters of the last elements are there while those of the first still wait for their gradient.
@@ -287,7 +335,7 @@ TEST(ParameterExchange, MovesBucketsBeforeTheRestIsFinal) {
   constexpr std::size_t elements = 100'000;
   ParameterExchange exchange(world(), 8, elements, {.buckets = {65536, 65536}});
   std::atomic<std::size_t> moved_from{elements};
-  exchange.set_move([&](std::size_t begin, std::span<const float>, unsigned) {
+  exchange.set_move([&](std::size_t begin, std::span<const float>, std::span<float>, unsigned) {
     if (begin < moved_from) moved_from = begin;
   });
   exchange.begin(std::vector<std::uint8_t>(8, 1), 0);
@@ -297,6 +345,46 @@ TEST(ParameterExchange, MovesBucketsBeforeTheRestIsFinal) {
   exchange.final_from(0);
   exchange.finish();
   EXPECT_LT(moved_from, elements - 20'000);
+}
+
+// Between groups parameters move while backward still reads the old ones; within a group they wait.
+TEST(ParameterExchange, ParametersThatAreReadMoveElsewhereAndLandLater) {
+  if (world().size() == 1) return;
+  constexpr std::size_t elements = 100'000;
+  const std::vector<std::uint8_t> present(8, 1);
+  for (Options options : all_options({65536, 65536})) {
+    options.replicated_bytes = 0;
+    options.always_apart = true;
+    ParameterExchange exchange(world(), 8, elements, options);
+    const bool between = exchange.describe().find("messages") != std::string::npos;
+    std::size_t owned = 0;
+    for (const Shard& shard : exchange.owned()) owned += shard.size();
+    std::atomic<std::size_t> moved_elements{0};
+    exchange.set_move(
+        [&](std::size_t begin, std::span<const float> sum, std::span<float> moved, unsigned) {
+          std::ranges::copy(sum, moved.subspan(begin).begin());
+          moved_elements += sum.size();
+        });
+    for (std::uint32_t step = 1; step < 4; ++step) {
+      const Gradients gradients(8, 999, step);
+      const Floats before(exchange.parameters().begin(), exchange.parameters().end());
+      for (std::size_t i = 0; i < exchange.subtrees().size(); ++i) {
+        const auto sum = serial_sum(exchange.subtrees()[i], gradients.values, present);
+        repeat_into(exchange.partial(i), *sum);
+      }
+      exchange.begin(present, 0);
+      exchange.sums_final_from(0);
+      while (between && moved_elements < step * owned) exchange.progress();
+      for (int i = 0; i < 20; ++i) exchange.progress();
+      ASSERT_EQ(moved_elements, (between ? step : step - 1) * owned);
+      ASSERT_TRUE(same_bits(exchange.parameters(), before));
+      exchange.final_from(0);
+      exchange.finish();
+      Floats expected(elements);
+      repeat_into(expected, *serial_sum({0, 8}, gradients.values, present));
+      ASSERT_TRUE(same_bits(exchange.parameters(), expected));
+    }
+  }
 }
 
 TEST(ParameterExchange, WrongArgumentsThrowBeforeAnythingIsSent) {

@@ -2,6 +2,7 @@
 // trainer's back, as failing memory would.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -38,18 +39,17 @@ void flip(std::span<const float> parameters, std::size_t i) {
   std::memcpy(&value, &bits, sizeof bits);
 }
 
-// The last rank's weight number i changes before step `from` and, if it stays, before every step
-// after it. Returns what the run says, or nothing.
-std::string train_with_flips(std::size_t (*place)(const Training&), std::uint64_t from, bool stays,
-                             const Config& config = wide_config()) {
+// The last rank's element number i changes before step `step`. Returns what the run says, or
+// nothing.
+std::string train_with_flip(std::size_t (*place)(const Training&), std::uint64_t step,
+                            const Config& config) {
   const auto data = test::small_dataset(200);
   Training training(config, data, world());
   const std::size_t i = place(training);
   std::uint64_t steps = 0;
   const auto stop = [&] {
     ++steps;  // it is asked for before each step
-    const bool now = stays ? steps >= from : steps == from;
-    if (now && world().rank() + 1 == world().size()) flip(training.result(), i);
+    if (steps == step && world().rank() + 1 == world().size()) flip(training.result(), i);
     return false;
   };
   try {
@@ -60,51 +60,55 @@ std::string train_with_flips(std::size_t (*place)(const Training&), std::uint64_
   return "";
 }
 
-std::size_t first_owned(const Training& training) {
-  return training.exchange().owned().front().begin;
-}
-
-// An element that another rank moves.
-std::size_t not_owned(const Training& training) {
-  std::size_t i = 0;
-  for (const comm::Shard& shard : training.exchange().owned()) {
-    if (shard.begin <= i && i < shard.end) i = shard.end;
-  }
-  return i;
-}
-
-TEST(Replica, AShareThatChangesByItselfIsFoundInTheNextStep) {
+// Whole runs in which this happens are in replica_faults_test: no rank is of use after it.
+TEST(Replica, AnyElementThatChangesByItselfIsFoundAtTheNextChange) {
   if (world().size() == 1) return;
-  // Only its rank sees it; the others are told through together(), which is not at work here.
   const auto data = test::small_dataset(200);
-  Training training(wide_config(), data, world());
-  comm::Communicator& ranks = world();
-  ReplicaGuard guard(training.exchange(), ranks);
-  const std::size_t i = first_owned(training);
+  const Config config = wide_config();
+  Training training(config, data, world());
+  ReplicaGuard guard(training.exchange(), world());
   guard.remember(training.result());
-  const auto chunk = training.result().subspan(i, 100);
-  guard.after_move(i, chunk);
-  EXPECT_NO_THROW(guard.before_move(7, i, chunk));
-  flip(training.result(), i + 50);
+  guard.begin(7);
+  const std::size_t elements = training.exchange().buckets().front().end;
+  const auto all = training.result().first(elements);
+  for (const std::size_t i : {std::size_t{0}, comm::chunk - 1, comm::chunk, elements / 2 + 1,
+                              elements - comm::chunk, elements - 1}) {
+    EXPECT_NO_THROW(guard.before_change(0, all));
+    flip(training.result(), i);
+    try {
+      guard.before_change(0, all);
+      FAIL() << "it did not notice element " << i;
+    } catch (const ReplicaError& error) {
+      const std::string text = error.what();
+      const std::string rank = std::to_string(world().rank());
+      EXPECT_EQ(text.find("parameters of rank " + rank + " changed"), 0U) << text;
+      EXPECT_NE(text.find("before step 7"), std::string::npos) << text;
+      EXPECT_NE(text.find("of bucket 1 of 1"), std::string::npos) << text;
+    }
+    const std::size_t begin = i / comm::chunk * comm::chunk;
+    guard.after_change(begin, all.subspan(begin, std::min(comm::chunk, elements - begin)));
+  }
+  EXPECT_NO_THROW(guard.before_change(0, all));
+}
+
+TEST(Replica, ReplicasThatDifferAreFoundByComparison) {
+  if (world().size() == 1) return;
+  const auto data = test::small_dataset(200);
+  const Config config = wide_config();
+  Training training(config, data, world());
+  const ReplicaGuard guard(training.exchange(), world());
+  EXPECT_NO_THROW(guard.compare(26, training.result()));
+  const std::size_t last = world().size() - 1;  // of two ranks, the one that is not 0
+  if (world().rank() == last) flip(training.result(), 5);
   try {
-    guard.before_move(7, i, chunk);
+    guard.compare(26, training.result());
     FAIL() << "it did not notice";
   } catch (const ReplicaError& error) {
     const std::string text = error.what();
-    EXPECT_NE(text.find("rank " + std::to_string(ranks.rank()) + " changed"), std::string::npos);
-    EXPECT_NE(text.find("before step 7"), std::string::npos) << text;
-    EXPECT_NE(text.find("bucket"), std::string::npos) << text;
+    EXPECT_EQ(text.find("the replica of rank " + std::to_string(last) + " differs"), 0U) << text;
+    EXPECT_NE(text.find("after step 26"), std::string::npos) << text;
+    EXPECT_NE(text.find("bucket 1 of 1"), std::string::npos) << text;
   }
-}
-
-TEST(Replica, AWeightThatStaysWrongIsFoundAtTheNextComparison) {
-  if (world().size() == 1) return;
-  const std::string text = train_with_flips(not_owned, 20, true);
-  const std::string last =
-      std::to_string(world().size() - 1);  // of two ranks, the one that is not 0
-  EXPECT_EQ(text.find("the replica of rank " + last + " differs"), 0U) << text;
-  EXPECT_NE(text.find("after step 26"), std::string::npos) << text;
-  EXPECT_NE(text.find("bucket 1 of 1"), std::string::npos) << text;
 }
 
 // Each rank has them for itself: no owner's values overwrite them.
@@ -117,11 +121,11 @@ TEST(Replica, AStatisticThatDiffersIsFoundAtTheNextComparison) {
   const auto a_running_mean = [](const Training& training) {
     return training.result().size() - training.network().layers()[0]->outputs();
   };
-  const std::string text = train_with_flips(a_running_mean, 20, false, config);
+  const std::string text = train_with_flip(a_running_mean, 20, config);
   EXPECT_NE(text.find("differs from the others' after step 26, in the statistics"),
             std::string::npos)
       << text;
-  EXPECT_EQ(train_with_flips(a_running_mean, 1000, false, config), "");
+  EXPECT_EQ(train_with_flip(a_running_mean, 1000, config), "");
 }
 
 TEST(Replica, EachRankKeepsItsShareOfTheMoments) {
@@ -133,10 +137,6 @@ TEST(Replica, EachRankKeepsItsShareOfTheMoments) {
   const double all = 2 * sizeof(float) * 900'003;
   const double share = all / static_cast<double>(world().size());
   EXPECT_NEAR(static_cast<double>(training.memory().moments), share, 0.02 * share);
-}
-
-TEST(Replica, AnUndisturbedRunIsNotAccused) {
-  EXPECT_EQ(train_with_flips(not_owned, 1000, false), "");
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ bool is_last(const Communicator& world) {
 void sum_forever(Communicator& world, const std::string& how) {
   const std::string fault = how.substr(how.find('_') + 1);
   ParameterExchange exchange(world, 8, 3'000'000, {.shared_memory = how.starts_with("sum_")});
-  exchange.set_move([](std::size_t, std::span<const float>, unsigned) {});
+  exchange.set_move([](std::size_t, std::span<const float>, std::span<float>, unsigned) {});
   const std::vector<std::uint8_t> present(8, 1);
   for (int step = 0;; ++step) {
     if (step == 5 && is_last(world)) {

@@ -95,7 +95,7 @@ TEST(Session, WhereEachRankIsIsSaidWhenOneIsStopped) {
   EXPECT_LT(shared.seconds, soon);
   EXPECT_NE(shared.output.find("in the gradient exchange of step 6 (flags)"), std::string::npos)
       << shared.output;
-  EXPECT_NE(shared.output.find("\n  ranks 0, 1: step 6, backward, bucket 1 of 7"),
+  EXPECT_NE(shared.output.find("\n  ranks 0, 1: step 6, backward, bucket 1 of 12"),
             std::string::npos)
       << shared.output;
   EXPECT_NE(shared.output.find("\n  rank 2: no answer; its memory says: step 5, forward"),

@@ -24,6 +24,16 @@ endforeach()
 lockstep_test(NAME evaluation_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 lockstep_test(NAME replica_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 lockstep_test(NAME share_gather_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3 4)
+# It flips bits of its own memory, and is run by replica_faults_test.
+add_executable(replica_faults replica_faults.cpp)
+set_target_properties(replica_faults PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+target_link_libraries(replica_faults PRIVATE lockstep::trainer GTest::gtest lockstep_options)
+lockstep_test(NAME replica_faults_test LIBS lockstep::datasets)
+add_dependencies(replica_faults_test replica_faults)
+target_compile_definitions(replica_faults_test PRIVATE MPIEXEC="${MPIEXEC_EXECUTABLE}"
+  REPLICA_FAULTS="$<TARGET_FILE:replica_faults>" LOCKSTEP_PROGRAM="$<TARGET_FILE:lockstep>")
+set_tests_properties(replica_faults_test PROPERTIES PROCESSORS 2
+  ENVIRONMENT "${LOCKSTEP_MPI_ENVIRONMENT}")
 lockstep_test(NAME training_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 
 # It puts its own malloc in the place of the C library's, which the sanitizers do as well.

@@ -104,7 +104,7 @@ struct CheckpointConfig {
 struct CommConfig {
   double timeout = 300.0;        // seconds without word from another rank before the run ends
   double first_bucket_mib = 1;   // of the gradients that backward has first
-  double bucket_mib = 2;         // of the others
+  double bucket_mib = 1;         // of the others
   bool overlap = true;           // exchange while computing
   std::string wire = "float32";  // how gradients go between nodes: also "bfloat16"
   bool shared_memory = true;     // between ranks of a node

@@ -40,32 +40,33 @@ std::string most_frequent(const std::vector<std::string>& all) {
 
 ReplicaGuard::ReplicaGuard(const comm::ParameterExchange& exchange,
                            comm::Communicator& communicator)
-    : communicator_(communicator), buckets_(exchange.buckets()), owned_(exchange.owned()) {
+    : communicator_(communicator), buckets_(exchange.buckets()) {
   if (communicator.size() == 1) return;
   const std::size_t elements = buckets_.empty() ? 0 : buckets_.front().end;
   chunks_.resize((elements + comm::chunk - 1) / comm::chunk);
 }
 
-void ReplicaGuard::before_move(std::uint64_t step, std::size_t begin,
-                               std::span<const float> parameters) const {
-  if (sum_of_bits(parameters) == chunks_[begin / comm::chunk]) return;
-  throw ReplicaError(fmt::format(
-      "parameters of rank {} changed by themselves before step {}, among elements {} to {} of {}: "
-      "its memory may be failing",
-      communicator_.rank(), step, begin, begin + parameters.size() - 1, bucket_name(begin)));
+void ReplicaGuard::before_change(std::size_t begin, std::span<const float> parameters) {
+  const comm::Shard range{begin, begin + parameters.size()};
+  for_each_chunk(range, [&](std::size_t at, std::size_t count) {
+    if (sum_of_bits(parameters.subspan(at - begin, count)) == chunks_[at / comm::chunk]) return;
+    throw ReplicaError(fmt::format(
+        "parameters of rank {} changed by themselves before step {}, among elements {} to {} of "
+        "{}: its memory may be failing",
+        communicator_.rank(), step_, at, at + count - 1, bucket_name(at)));
+  });
 }
 
-void ReplicaGuard::after_move(std::size_t begin, std::span<const float> parameters) {
-  chunks_[begin / comm::chunk] = sum_of_bits(parameters);
+void ReplicaGuard::after_change(std::size_t begin, std::span<const float> parameters) {
+  const comm::Shard range{begin, begin + parameters.size()};
+  for_each_chunk(range, [&](std::size_t at, std::size_t count) {
+    chunks_[at / comm::chunk] = sum_of_bits(parameters.subspan(at - begin, count));
+  });
 }
 
 void ReplicaGuard::remember(std::span<const float> parameters) {
   if (chunks_.empty()) return;
-  for (const comm::Shard& shard : owned_) {
-    for (std::size_t at = shard.begin; at < shard.end; at += comm::chunk) {
-      after_move(at, parameters.subspan(at, std::min(comm::chunk, shard.end - at)));
-    }
-  }
+  after_change(0, parameters.first(buckets_.front().end));
 }
 
 void ReplicaGuard::compare(std::uint64_t step, std::span<const float> parameters) const {

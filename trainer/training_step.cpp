@@ -94,11 +94,12 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, nn::Optimizer<floa
   present_subtrees_.reserve(subtree_rows_.size());
   present_rows_.reserve(subtree_rows_.size());
   present_leaves_.reserve(leaves_.end - leaves_.begin);
-  exchange_.set_move([this](std::size_t begin, std::span<const float> sum,
-                            unsigned flags) { move(begin, sum, flags); },
+  exchange_.set_move([this](std::size_t begin, std::span<const float> sum, std::span<float> moved,
+                            unsigned flags) { move(begin, sum, moved, flags); },
                      [this](std::size_t begin, std::span<const float> sum, unsigned flags) {
                        note(begin, sum, flags);
                      });
+  if (!alone_) exchange_.set_watch(guard_);
 }
 
 TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std::uint32_t> batch,
@@ -117,8 +118,8 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
                       .subtrees = present_rows_,
                       .batch_samples = batch.size(),
                       .sums = batch_sums_ ? &*batch_sums_ : nullptr};
-  const Move next_move{optimizer_.rule_at(step, batch.size(), exchange_.parameters()), step,
-                       batch.size(), wish.gradient_norm};
+  const Move next_move{optimizer_.rule_at(step, batch.size(), exchange_.parameters()), batch.size(),
+                       wish.gradient_norm};
   const LeafSums sums{leaf_loss, leaf_correct};
   const auto rest = [&] {
     if (alone_) {
@@ -171,6 +172,7 @@ void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const Le
   guarded_ = true;
   const bool finite = losses(pass, rows, sums);
   exchange_.finish();
+  guard_.begin(pass.step);
   exchange_.set_phase("backward");
   move_ = next_move;
   const bool holds = optimizer_.needs_whole_gradient();
@@ -220,13 +222,16 @@ void TrainingStep::prepare_held(Outcome& outcome) {
   optimizer_.trust_ratios()->update();
 }
 
-void TrainingStep::move(std::size_t begin, std::span<const float> sum, unsigned flags) {
+void TrainingStep::move(std::size_t begin, std::span<const float> sum, std::span<float> moved,
+                        unsigned flags) {
   const bool noted = optimizer_.needs_whole_gradient();
   if (!noted && norm_is_told(flags)) optimizer_.note_squares(move_.samples, begin, sum);
-  const auto parameters = exchange_.parameters().subspan(begin, sum.size());
-  guard_.before_move(move_.step, begin, parameters);
-  optimizer_.update(move_.rule, begin, sum);
-  guard_.after_move(begin, parameters);
+  nn::Update<float> rule = move_.rule;
+  if (rule.parameters != moved.data()) {
+    std::copy_n(rule.parameters + begin, sum.size(), moved.data() + begin);
+    rule.parameters = moved.data();
+  }
+  optimizer_.update(rule, begin, sum);
 }
 
 bool TrainingStep::norm_is_told(unsigned flags) const {

@@ -103,7 +103,6 @@ class TrainingStep {
   // What whoever moves parameters needs to know of a step.
   struct Move {
     nn::Update<float> rule;
-    std::uint64_t step = 0;
     std::size_t samples = 0;
     bool gradient_norm = false;
   };
@@ -114,7 +113,7 @@ class TrainingStep {
                            const Move& next_move, bool stop, Outcome& outcome);
   void note(std::size_t begin, std::span<const float> sum, unsigned flags);
   void prepare_held(Outcome& outcome);
-  void move(std::size_t begin, std::span<const float> sum, unsigned flags);
+  void move(std::size_t begin, std::span<const float> sum, std::span<float> moved, unsigned flags);
   bool norm_is_told(unsigned flags) const;
   double norm_of_gathered();
   bool losses(const nn::Pass& pass, std::size_t rows, const LeafSums& sums);
@@ -138,7 +137,7 @@ class TrainingStep {
   nn::Workspace<float> workspace_;
   Input input_;
   ReplicaGuard guard_;
-  bool guarded_ = false;  // whether guard_ knows this rank's share
+  bool guarded_ = false;  // whether guard_ knows what is trained
   std::vector<float> sample_loss_;
   std::vector<std::uint8_t> sample_correct_;
 

@@ -7,16 +7,6 @@
 #include "comm/detail/rounded.hpp"
 
 namespace lockstep::comm::detail {
-namespace {
-
-template <typename Call>
-void for_each_chunk(Shard range, const Call& call) {
-  for (std::size_t begin = range.begin; begin < range.end; begin += chunk) {
-    call(begin, std::min(chunk, range.end - begin));
-  }
-}
-
-}  // namespace
 
 BucketExchange::BucketExchange(ExchangeState& state, const BucketPlan& plan)
     : state_(state),
@@ -38,6 +28,7 @@ BucketExchange::BucketExchange(ExchangeState& state, const BucketPlan& plan)
 void BucketExchange::begin() {
   assert(done());
   stage_ = Stage::filling;
+  held_up_ = false;
 }
 
 bool BucketExchange::advance() {
@@ -58,9 +49,7 @@ bool BucketExchange::step_forward() {
     case Stage::reducing:
       return reduce();
     case Stage::summing:
-      if (!state_.flags_known || !may_move()) return false;
-      sum();
-      return true;
+      return start_summing();
     case Stage::holding:
       if (!state_.released) return false;
       move_held();
@@ -69,6 +58,7 @@ bool BucketExchange::step_forward() {
       return spread();
     case Stage::copying:
       return copy();
+    case Stage::landing:
     case Stage::done:
       return false;
   }
@@ -123,12 +113,32 @@ bool BucketExchange::copy() {
   const Hierarchy& h = state_.hierarchy;
   for (std::size_t m = 0; m < h.members && !plan_.replicated; ++m) {
     if (m == h.member) continue;
-    const Shard slice = shard_of(m, h.members, plan_.bucket);
-    std::copy_n(state_.segments[m].parameters() + slice.begin, slice.size(),
-                state_.own_segment().parameters() + slice.begin);
+    take_over(state_.segments[m].parameters(), shard_of(m, h.members, plan_.bucket));
   }
   stage_ = Stage::done;
   return true;
+}
+
+// Chunk by chunk: who watches finds it in the cache.
+void BucketExchange::take_over(const float* from, Shard range) {
+  float* parameters = state_.own_segment().parameters();
+  for_each_chunk(range, [&](std::size_t begin, std::size_t count) {
+    before_change({begin, begin + count});
+    copy_to(parameters + begin, from + begin, count);
+    after_change({begin, begin + count});
+  });
+}
+
+void BucketExchange::before_change(Shard range) const {
+  if (state_.watch == nullptr || range.size() == 0) return;
+  const float* parameters = state_.own_segment().parameters();
+  state_.watch->before_change(range.begin, {parameters + range.begin, range.size()});
+}
+
+void BucketExchange::after_change(Shard range) const {
+  if (state_.watch == nullptr || range.size() == 0) return;
+  const float* parameters = state_.own_segment().parameters();
+  state_.watch->after_change(range.begin, {parameters + range.begin, range.size()});
 }
 
 // ---- the parameters -----------------------------------------------------------------------------
@@ -141,6 +151,16 @@ const float* BucketExchange::whole_sum(std::size_t begin, std::size_t count, flo
   }
   const std::size_t offset = state_.hierarchy.groups == 1 ? begin : begin - shard_.begin;
   return state_.tree.at({0, state_.leaves}, offset, count, out);
+}
+
+bool BucketExchange::start_summing() {
+  if (!state_.flags_known) return false;
+  const bool still_read = !may_move();
+  held_up_ = held_up_ || still_read;
+  moves_apart_ = still_read && can_move_apart() && (worth_moving_apart_ || state_.always_apart);
+  if (still_read && !moves_apart_) return false;
+  sum();
+  return true;
 }
 
 void BucketExchange::sum() {
@@ -167,7 +187,10 @@ void BucketExchange::sum() {
     const float* sum = whole_sum(begin, count, buffer.data());
     if (sum == nullptr) sum = std::fill_n(buffer.data(), count, 0.0F) - count;
     if (!state_.holds) {
-      state_.move(begin, {sum, count});
+      // It may stand where the parameters move to.
+      if (moves_apart_ && sum != buffer.data())
+        sum = std::copy_n(sum, count, buffer.data()) - count;
+      move(begin, {sum, count});
       return;
     }
     if (sum != held(begin)) std::copy_n(sum, count, held(begin));
@@ -188,7 +211,7 @@ float* BucketExchange::held(std::size_t begin) {
   return held_whole_.data() + (begin - plan_.bucket.begin);
 }
 
-void BucketExchange::visit_held(const MoveParameters& visit) {
+void BucketExchange::visit_held(const NoteSum& visit) {
   assert(stage_ == Stage::holding);
   for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
     visit(begin, {held(begin), count});
@@ -196,8 +219,22 @@ void BucketExchange::visit_held(const MoveParameters& visit) {
 }
 
 void BucketExchange::move_held() {
-  visit_held(state_.move);
+  visit_held([this](std::size_t begin, std::span<const float> sum) { move(begin, sum); });
   start_spreading();
+}
+
+void BucketExchange::move(std::size_t begin, std::span<const float> sum) {
+  const Shard range{begin, begin + sum.size()};
+  before_change(range);
+  state_.move(begin, sum, moved());
+  if (!moves_apart_) after_change(range);
+}
+
+bool BucketExchange::land() {
+  if (stage_ != Stage::landing) return false;
+  take_over(moved(), slice_);
+  finish_copying();
+  return true;
 }
 
 // Tells the group that this member's slice has moved; a group of one has nothing left to do.
@@ -222,6 +259,8 @@ std::string BucketExchange::stage_name() const {
       return "waiting for the norms";
     case Stage::spreading:
       return "all-gather";
+    case Stage::landing:
+      return "waiting for this rank's own backward pass";
     case Stage::copying:
       return "waiting for the parameters of this node";
     case Stage::done:

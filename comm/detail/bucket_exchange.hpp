@@ -7,10 +7,13 @@
 //               and sums it over the group's subtrees, which it reads from the members' memory
 //   reducing    groups exchange the slice's sums, member m with member m: each group's rank gets a
 //               shard of the slice, with all sums that belong to it
-//   summing     until backward reads the parameters no more; then the tree is finished over the
-//               shard, chunk by chunk, and its parameters move, unless the step holds its sums
-//   holding     then until they may be used
-//   spreading   groups exchange the moved shards
+//   summing     the tree is finished over the shard, chunk by chunk, and its parameters move,
+//               unless the step holds its sums. Where backward still reads them, that waits, or
+//               they move apart, into the memory of the bucket's gradient: between groups, where
+//               the rank has had to wait for the bucket that was held up so. This costs a copy
+//   holding     until held sums may be used
+//   spreading   groups exchange the moved shards, in the parameters or apart from them
+//   landing     what moved apart is copied when all of backward is done: land()
 //   copying     members copy one another's slices
 // Between groups, with G of them, S subtrees a group (1 if G is a power of two) and B bytes a
 // slice:
@@ -26,6 +29,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -45,6 +49,13 @@ class BucketExchange {
   // Goes on as far as it can without waiting. True if it came further. Throws CommError.
   bool advance();
 
+  // Copies what has moved apart to where it belongs: for who has nothing better to do. False if
+  // there is nothing to copy.
+  bool land();
+
+  // The rank has to wait, for this bucket or one behind which it has been held up.
+  void note_wait() { worth_moving_apart_ = worth_moving_apart_ || (held_up_ && !done()); }
+
   bool done() const { return stage_ == Stage::done; }
   // Whether this rank's sums are there, where they are held, or have been used.
   bool is_summed() const { return stage_ >= Stage::holding; }
@@ -53,7 +64,7 @@ class BucketExchange {
     return stage_ == Stage::filling || stage_ == Stage::gathering;
   }
   // Calls `visit` for each chunk of the sums that are held.
-  void visit_held(const MoveParameters& visit);
+  void visit_held(const NoteSum& visit);
   const BucketPlan& plan() const { return plan_; }
 
   Shard shard() const { return shard_; }
@@ -67,7 +78,17 @@ class BucketExchange {
   std::string missing() const;
 
  private:
-  enum class Stage { filling, gathering, reducing, summing, holding, spreading, copying, done };
+  enum class Stage {
+    filling,
+    gathering,
+    reducing,
+    summing,
+    holding,
+    spreading,
+    landing,
+    copying,
+    done
+  };
 
   bool step_forward();
   bool gather();
@@ -86,16 +107,32 @@ class BucketExchange {
   bool may_move() const {
     return state_.movable_from.load(std::memory_order_acquire) <= plan_.bucket.begin;
   }
+  // Once the slice is reduced nobody else reads its part of this rank's gradient, nor sends it:
+  // the members of the group read it in their own slices alone.
+  bool can_move_apart() const {
+    return state_.hierarchy.groups > 1 && !plan_.replicated && !state_.holds;
+  }
+  // Where the parameters move and are spread.
+  float* moved() const {
+    return moves_apart_ ? state_.own_segment().partial(0) : state_.own_segment().parameters();
+  }
+  bool start_summing();
   void sum();
   void keep_sum();
   void move_held();
+  void move(std::size_t begin, std::span<const float> sum);
   float* held(std::size_t begin);
   const float* whole_sum(std::size_t begin, std::size_t count, float* out);
   void set_tree_inputs();
   void start_spreading();
   bool spread();
   void start_spreading_round();
+  void receive_parameters(Shard range, std::size_t from);
+  void send_parameters(Shard range, std::size_t to);
   bool copy();
+  void take_over(const float* from, Shard range);
+  void before_change(Shard range) const;
+  void after_change(Shard range) const;
   void finish_copying();
 
   Shard kept(std::size_t rounds) const;
@@ -114,6 +151,9 @@ class BucketExchange {
   Shard shard_{};           // of the slice, this group's
   Stage stage_ = Stage::done;
   std::size_t round_ = 0;
+  bool held_up_ = false;             // in this step, by parameters that were read
+  bool moves_apart_ = false;         // in this step
+  bool worth_moving_apart_ = false;  // as has been seen
   Requests requests_;
   Slot* slot_ = nullptr;
   AlignedFloats held_whole_;  // where every rank sums all of the bucket, which others still read

@@ -184,37 +184,34 @@ void BucketExchange::start_spreading() {
     return;
   }
   const Hierarchy& h = state_.hierarchy;
-  float* parameters = state_.own_segment().parameters();
-  MPI_Comm comm = state_.communicator->comm;
-  const int tag = parameters_tag(plan_.index);
   for (std::size_t i = 1; i < h.groups; ++i) {
     const std::size_t from = (h.group + h.groups - i) % h.groups;
-    const Shard shard = shard_of(from, h.groups, slice_);
-    if (shard.size() == 0) continue;
-    requests_.receive(comm, parameters + shard.begin, shard.size() * sizeof(float), peer(from),
-                      tag);
+    receive_parameters(shard_of(from, h.groups, slice_), from);
   }
-  for (std::size_t i = 1; i < h.groups && shard_.size() > 0; ++i) {
-    requests_.send(comm, parameters + shard_.begin, shard_.size() * sizeof(float),
-                   peer((h.group + i) % h.groups), tag);
+  for (std::size_t i = 1; i < h.groups; ++i) {
+    send_parameters(shard_, (h.group + i) % h.groups);
   }
+}
+
+// Once it is started, MPI may write there at any time.
+void BucketExchange::receive_parameters(Shard range, std::size_t from) {
+  if (range.size() == 0) return;
+  if (!moves_apart_) before_change(range);
+  requests_.receive(state_.communicator->comm, moved() + range.begin, range.size() * sizeof(float),
+                    peer(from), parameters_tag(plan_.index));
+}
+
+void BucketExchange::send_parameters(Shard range, std::size_t to) {
+  if (range.size() == 0) return;
+  requests_.send(state_.communicator->comm, moved() + range.begin, range.size() * sizeof(float),
+                 peer(to), parameters_tag(plan_.index));
 }
 
 // The rounds of halving backwards: what the partner has moved is what this rank gave away.
 void BucketExchange::start_spreading_round() {
   const std::size_t round = round_ - 1;
-  const Shard held = kept(round_);
-  const Shard missing = half_of(kept(round), !keeps_upper(state_.hierarchy, round));
-  float* parameters = state_.own_segment().parameters();
-  MPI_Comm comm = state_.communicator->comm;
-  const int tag = parameters_tag(plan_.index);
-  const std::size_t other = peer(partner(round));
-  if (missing.size() > 0) {
-    requests_.receive(comm, parameters + missing.begin, missing.size() * sizeof(float), other, tag);
-  }
-  if (held.size() > 0) {
-    requests_.send(comm, parameters + held.begin, held.size() * sizeof(float), other, tag);
-  }
+  receive_parameters(half_of(kept(round), !keeps_upper(state_.hierarchy, round)), partner(round));
+  send_parameters(kept(round_), partner(round));
 }
 
 bool BucketExchange::spread() {
@@ -224,6 +221,12 @@ bool BucketExchange::spread() {
     start_spreading_round();
     return true;
   }
+  if (moves_apart_) {
+    stage_ = Stage::landing;
+    return true;
+  }
+  after_change({slice_.begin, shard_.begin});
+  after_change({shard_.end, slice_.end});
   finish_copying();
   return true;
 }

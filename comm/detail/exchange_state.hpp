@@ -16,6 +16,7 @@
 #include "comm/detail/segment.hpp"
 #include "comm/detail/state.hpp"
 #include "comm/leaf_tree.hpp"
+#include "comm/parameter_watch.hpp"
 #include "comm/shards.hpp"
 #include "comm/tree_sum.hpp"
 
@@ -28,7 +29,10 @@ struct Slot {
   bool taken = false;
 };
 
-using MoveParameters = std::function<void(std::size_t begin, std::span<const float> sum)>;
+// As ParameterExchange::Move and Note, but for the flags.
+using MoveParameters =
+    std::function<void(std::size_t begin, std::span<const float> sum, float* moved)>;
+using NoteSum = std::function<void(std::size_t begin, std::span<const float> sum)>;
 
 struct ExchangeState {
   Hierarchy hierarchy;
@@ -40,6 +44,8 @@ struct ExchangeState {
   TreeSum tree;
   std::vector<Slot> slots;
   bool round_messages = false;  // sums go between groups as bfloat16
+  bool always_apart = false;  // BucketExchange::can_move_apart(), also before it has been worth it
+  ParameterWatch* watch = nullptr;
 
   // Of the step under way.
   std::uint64_t step = 0;
@@ -47,7 +53,7 @@ struct ExchangeState {
   MoveParameters move;
   // Of a step that holds its sums: told of each chunk's, and whether they may be used.
   bool holds = false;
-  MoveParameters note;
+  NoteSum note;
   bool released = false;
   // No gradient before this element is final yet, and no parameter before that one may move.
   // Written by the rank's own thread.

@@ -52,6 +52,7 @@ ParameterExchange::State::State(Communicator& parent, std::size_t leaves, std::s
     shared.communicator = &communicator->state();
   }
   shared.round_messages = options.round_messages;
+  shared.always_apart = options.always_apart;
   arrange(parent, options);
   plan_buckets(options);
   shared.leaf_present.resize(leaves);
@@ -149,8 +150,19 @@ bool ParameterExchange::State::advance() {
     further = buckets[b].advance() || further;
     if (buckets[b].waits_for_gradients()) break;
   }
+  further = further || land_one();
   while (first_open < buckets.size() && buckets[first_open].done()) ++first_open;
   return further;
+}
+
+// When backward is done a rank waits for what its last gradients become, and has time for copies;
+// before, they would hold up computing. From the parameters that the next forward pass wants first.
+bool ParameterExchange::State::land_one() {
+  if (shared.movable_from.load(std::memory_order_acquire) > 0) return false;
+  for (std::size_t b = buckets.size(); b-- > first_open;) {
+    if (buckets[b].land()) return true;
+  }
+  return false;
 }
 
 void ParameterExchange::State::drive_in_background() {
@@ -237,6 +249,7 @@ void ParameterExchange::State::wait_until(const std::function<bool()>& done) {
       if (finished) break;
       assert(ranks > 1 && "a rank alone waits for nobody: final_from() is missing");
       if (!further && !idle) {
+        for (std::size_t b = first_open; b < buckets.size(); ++b) buckets[b].note_wait();
         idle = true;
         idle_since = MPI_Wtime();
       }

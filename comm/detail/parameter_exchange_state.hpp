@@ -39,6 +39,7 @@ struct ParameterExchange::State {
   void plan_buckets(const Options& options);
   // Goes on as far as it can without waiting; true if it came further.
   bool advance();
+  bool land_one();
   void drive_in_background();
   // Until done(); throws what Communicator says. The time limit counts from when something last
   // came.

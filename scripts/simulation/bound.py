@@ -7,7 +7,7 @@ back. Additions read two terms and write one for each byte that is received on t
 """
 
 WIDTHS = (784, 2048, 2048, 10)
-PIECE = 1 << 19  # elements of a weight gradient between two tellings (nn/product.hpp)
+PIECE = 1 << 18  # elements of a weight gradient between two tellings (nn/product.hpp)
 TILE_ROWS = 64
 
 
