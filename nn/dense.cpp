@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "nn/product.hpp"
+#include "nn/weight_gradient.hpp"
 
 namespace lockstep::nn {
 

@@ -20,6 +20,7 @@
 #include "machine_limits.hpp"
 #include "nn/optimizer.hpp"
 #include "nn/product.hpp"
+#include "nn/weight_gradient.hpp"
 #include "random_matrix.hpp"
 
 namespace lockstep::nn {

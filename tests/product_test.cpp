@@ -13,6 +13,7 @@
 
 #include "instruction_sets.hpp"
 #include "moving_parameters.hpp"
+#include "nn/weight_gradient.hpp"
 #include "random_matrix.hpp"
 
 namespace lockstep::nn {

@@ -23,7 +23,7 @@ Examples:
 
 The same configuration gives the same bits for any number of ranks and threads.
 LOCKSTEP_INSTRUCTION_SET=AVX2 in the environment keeps to those kernels (for tests: same bits;
-others, where the processor has them: AVX3, which is AVX-512, AVX3_BF16 and NEON).
+others, where the processor has them: AVX3, which is AVX-512, AVX3_BF16, AVX3_AMX and NEON).
 Exit codes: 0 done, 1 compared and different, 2 command line or configuration, 3 data or
 checkpoint, 4 communication, 5 diverged, 75 stopped by a signal after a checkpoint.)";
 

@@ -285,8 +285,7 @@ class TrainRun {
                     datasets::with_commas(training.network().layout().count())));
     if (training.network().precision() == nn::Precision::bfloat16) {
       say(nn::kernels<float>().pairs != nullptr
-              ? "train   bfloat16 factors, multiplied in pairs by this processor's instruction for "
-                "them"
+              ? "train   bfloat16 factors, multiplied by this processor's instructions for them"
               : "train   bfloat16 by rounding: this processor's factors are multiplied in float32 "
                 "registers, so that it runs no faster than float32");
     }

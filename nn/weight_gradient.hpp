@@ -1,0 +1,252 @@
+// Gradients of weights and biases: sums over samples in the leaf tree, cut into parts for the threads
+// of the task arena.
+//
+// Thread-safe for distinct outputs; local.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+
+#include "nn/kernels/kernels.hpp"
+#include "nn/layer.hpp"
+#include "nn/parallel.hpp"
+
+namespace lockstep::nn {
+
+// d_bias[i] = sum over rows m of d_y[m, i], in the leaf tree. d_bias has any alignment.
+template <class T>
+void bias_gradient(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias) {
+  constexpr std::size_t kColsPerPart = 4 * kLanes;
+  // An addition for which its summand comes from memory, row by row.
+  const double operations = 8.0 * static_cast<double>(d_y.rows) * static_cast<double>(d_y.cols);
+  for_each_part(parts_of(d_y.cols, kColsPerPart), operations, [&](std::size_t part) {
+    const std::size_t begin = part * kColsPerPart;
+    const std::size_t cols = std::min(kColsPerPart, d_y.cols - begin);
+    kernels<T>().bias_gradient({d_y.data + begin, d_y.rows, cols, d_y.stride}, leaf_rows,
+                               d_bias + begin);
+  });
+}
+
+// Elements of scratch that weight_gradients() needs.
+template <class T>
+std::size_t weight_gradient_scratch(std::size_t rows, std::size_t inputs, std::size_t outputs) {
+  const Kernels<T>& kernel = kernels<T>();
+  const std::size_t tiles = round_up(inputs, kernel.tile_inputs);
+  const std::size_t pairs =
+      kernel.pairs != nullptr ? round_up(inputs, kernel.pairs->tile_inputs) : 0;
+  return rows * (round_up(std::max(tiles, pairs), kLanes) + round_up(outputs, kernel.panel_width));
+}
+
+// Who is told of pieces of a weight gradient, and whether the pass still reads the weights there.
+struct GradientListener {
+  ParameterFlow* flow = nullptr;
+  ParameterFlow::Parameters weights = ParameterFlow::Parameters::free;
+};
+
+namespace detail {
+
+// Calls pack(begin, end, step) for the samples in [begin, end), leaf by leaf and whole groups of
+// `at_once` of a leaf: those whose first sample is in there. The steps are those of PairKernels.
+template <class Pack>
+void for_each_leaf_in(std::span<const std::size_t> leaf_rows, std::size_t at_once,
+                      std::size_t begin, std::size_t end, const Pack& pack) {
+  const auto after = std::ranges::upper_bound(leaf_rows, begin) - leaf_rows.begin();
+  for (auto l = static_cast<std::size_t>(std::max<std::ptrdiff_t>(after, 1)) - 1;
+       l + 1 < leaf_rows.size() && leaf_rows[l] < end; ++l) {
+    const std::size_t leaf = leaf_rows[l];
+    const std::size_t from = begin <= leaf ? 0 : round_up(begin - leaf, at_once);
+    const std::size_t to = std::min(leaf_rows[l + 1] - leaf, round_up(end - leaf, at_once));
+    if (from < to) pack(leaf + from, leaf + to, leaf + from / 2);
+  }
+}
+
+// Packs both factors of a weight gradient into `scratch`, and tells the job. As pairs they are
+// packed for the leaves of this one subtree.
+template <class T>
+void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
+                  const PairKernels<T>* pairs, WeightGradient<T>& job) {
+  const Kernels<T>& kernel = kernels<T>();
+  T* packed_x = scratch + x.rows * round_up(d_y.cols, kernel.panel_width);
+  constexpr std::size_t kRowsPerPart = 32;
+  const std::size_t blocks = parts_of(x.rows, kRowsPerPart);
+  const double operations = 2.0 * static_cast<double>(x.rows * (x.cols + d_y.cols));
+  for_each_part(2 * blocks, operations, [&](std::size_t part) {
+    const std::size_t begin = part / 2 * kRowsPerPart;
+    const std::size_t end = std::min(x.rows, begin + kRowsPerPart);
+    if (pairs != nullptr) {
+      for_each_leaf_in(job.leaf_rows, pairs->terms_at_once, begin, end,
+                       [&](std::size_t first, std::size_t last, std::size_t step) {
+                         if (part % 2 == 0) {
+                           pairs->pack_strips(x, first, last, step, packed_x);
+                         } else {
+                           pairs->pack_panels(d_y, first, last, step, scratch);
+                         }
+                       });
+    } else if (part % 2 == 0) {
+      kernel.pack_strips(x, begin, end, packed_x);
+    } else {
+      kernel.pack_panels(d_y, begin, end, scratch);
+    }
+  });
+  job.d_y = scratch;
+  job.d_y_step = kernel.panel_width;
+  job.d_y_panel = kernel.panel_width * x.rows;
+  job.x = packed_x;
+  job.x_step = pairs != nullptr ? pairs->tile_inputs : kernel.tile_inputs;
+  job.x_strip = job.x_step * x.rows;
+}
+
+// Those for this subtree, or null: they fill up a leaf to whole groups of terms, half as many steps,
+// for which there must be room.
+template <class T>
+const PairKernels<T>* pair_kernels(std::span<const std::size_t> leaf_rows) {
+  const PairKernels<T>* pairs = kernels<T>().pairs;
+  if (pairs == nullptr) return nullptr;
+  for (std::size_t l = 0; l + 1 < leaf_rows.size(); ++l) {
+    const std::size_t rows = leaf_rows[l + 1] - leaf_rows[l];
+    if (round_up(rows, pairs->terms_at_once) / 2 > rows) return nullptr;
+  }
+  return pairs;
+}
+
+// The smallest subtree that holds all samples of a subtree: the rest of it changes no sum.
+inline std::span<const std::size_t> without_absent_halves(std::span<const std::size_t> leaf_rows) {
+  while (leaf_rows.size() > 2) {
+    const std::size_t half = (leaf_rows.size() - 1) / 2;
+    if (leaf_rows[half] == leaf_rows.back()) {
+      leaf_rows = leaf_rows.first(half + 1);
+    } else if (leaf_rows[half] == leaf_rows.front()) {
+      leaf_rows = leaf_rows.subspan(half);
+    } else {
+      break;
+    }
+  }
+  return leaf_rows;
+}
+
+inline bool fits_slots(std::span<const std::size_t> leaf_rows) {
+  if (leaf_rows.size() - 1 > kSlotLeaves || leaf_rows.front() == leaf_rows.back()) return false;
+  for (std::size_t l = 0; l + 1 < leaf_rows.size(); ++l) {
+    if (leaf_rows[l + 1] - leaf_rows[l] > kSlotsPerLeaf) return false;
+  }
+  return true;
+}
+
+template <class T>
+void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradient<T>& job) {
+  const Kernels<T>& kernel = kernels<T>();
+  job.x = x.data;
+  job.x_step = x.stride;
+  job.x_strip = kernel.tile_inputs;
+  job.d_y = d_y.data;
+  job.d_y_step = d_y.stride;
+  job.d_y_panel = kernel.panel_width;
+  const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
+  // Reading and writing a weight costs as much as several operations.
+  const double operations = 2.0 * static_cast<double>(rows + 4) * static_cast<double>(d_y.cols) *
+                            static_cast<double>(x.cols);
+  // The rows of a block of the depth, as in multiply_by_blocks().
+  for_each_part_of_memory(parts_of(x.cols, kDepthBlock), operations, [&](std::size_t part) {
+    const std::size_t begin = part * kDepthBlock;
+    kernel.slot_gradient(job, begin, std::min(x.cols, begin + kDepthBlock));
+  });
+}
+
+// Weight gradients of at least this many elements are told of as they come, so that what follows
+// may begin with them: 1 MiB.
+inline constexpr std::size_t kElementsWorthTelling = std::size_t{1} << 18;
+
+// A kernel of one instruction set for a weight gradient, of single factors or of pairs.
+template <class T>
+using GradientTiles = decltype(Kernels<T>::weight_gradient);
+
+// Of packed factors, so a tile has job.x_step inputs.
+// A part has some rows of weights by some panels, and the next part the panels beside it: weights
+// and moments, which are read and written once, then come row after row, as memory gives them
+// fastest.
+template <class T>
+void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input,
+                       GradientTiles<T> weight_gradient) {
+  // Many samples make a panel of d_y too large for the first-level cache, so more tiles share it.
+  constexpr std::size_t kManyRows = 512;
+  constexpr std::size_t kPanelsPerPart = 4;
+  const Kernels<T>& kernel = kernels<T>();
+  const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
+  const std::size_t inputs_per_part = round_up(rows >= kManyRows ? 96 : 48, job.x_step);
+  const std::size_t blocks = parts_of(end_input - first_input, inputs_per_part);
+  const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
+  const std::size_t groups = parts_of(panels, kPanelsPerPart);
+  const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(job.outputs) *
+                            static_cast<double>(end_input - first_input);
+  for_each_part(blocks * groups, operations, [&](std::size_t part) {
+    const std::size_t begin = first_input + part / groups * inputs_per_part;
+    const std::size_t end = std::min(end_input, begin + inputs_per_part);
+    const std::size_t panel = part % groups * kPanelsPerPart;
+    for (std::size_t p = panel; p < std::min(panels, panel + kPanelsPerPart); ++p) {
+      weight_gradient(job, begin, end, p);
+    }
+  });
+}
+
+// The same for all inputs; where somebody waits for it, in pieces from the last input to the first.
+template <class T>
+void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset,
+                        const GradientListener& told, GradientTiles<T> weight_gradient) {
+  std::size_t end = job.inputs;
+  if (told.flow != nullptr) {
+    const std::size_t inputs =
+        round_up(parts_of(kElementsWorthTelling, job.outputs), 8 * job.x_step);
+    for (; end > inputs; told.flow->final_from(offset + end * job.outputs, told.weights)) {
+      const std::size_t begin = (end - 1) / inputs * inputs;
+      gradient_in_tiles(job, begin, end, weight_gradient);
+      end = begin;
+    }
+  }
+  gradient_in_tiles(job, 0, end, weight_gradient);
+}
+
+}  // namespace detail
+
+// For each subtree, the slice of its gradient at `offset`, inputs × outputs, = sum over its leaves'
+// samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it.
+// Who listens is told of pieces on the way, but not of the last one. Under bfloat16 both factors
+// are rounded already.
+template <class T>
+void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
+                      std::span<const SubtreeGradient<T>> subtrees, std::size_t offset,
+                      std::span<T> scratch, Precision precision = Precision::float32,
+                      const GradientListener& told = {}) {
+  const Kernels<T>& kernel = kernels<T>();
+  WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols, .precision = precision};
+  bool singles_packed = false;  // pairs are packed for each subtree on its own
+  for (const SubtreeGradient<T>& subtree : subtrees) {
+    assert(std::has_single_bit(subtree.leaf_rows.size() - 1) &&
+           subtree.leaf_rows.size() - 1 <= kMaxLeaves);
+    Update<T> update;
+    job.leaf_rows = detail::without_absent_halves(subtree.leaf_rows);
+    if (subtree.update != nullptr) {
+      update = subtree.update->at(offset, false);
+      job.update = &update;
+    } else {
+      job.d_weights = subtree.gradient.data() + offset;
+    }
+    if (detail::fits_slots(job.leaf_rows)) {
+      detail::gradient_in_slots(x, d_y, job);
+      singles_packed = false;
+      continue;
+    }
+    const PairKernels<T>* pairs =
+        precision == Precision::bfloat16 ? detail::pair_kernels<T>(job.leaf_rows) : nullptr;
+    if (!singles_packed || pairs != nullptr) {
+      detail::pack_factors(x, d_y, scratch.data(), pairs, job);
+    }
+    singles_packed = pairs == nullptr;
+    // A piece is final when the last subtree's is.
+    detail::gradient_in_pieces(job, offset,
+                               &subtree == &subtrees.back() ? told : GradientListener{},
+                               pairs != nullptr ? pairs->weight_gradient : kernel.weight_gradient);
+  }
+}
+
+}  // namespace lockstep::nn
