@@ -167,21 +167,27 @@ HWY_INLINE void amx_multiply(const AmxFactors& factors, std::size_t steps, const
   }
 }
 
+// Some rows by all panels, and so on: rows of c are written as they lie in memory.
 inline void amx_product_panels(const Product<float>& product, std::size_t row_begin,
                                std::size_t row_end, std::size_t panel, std::size_t panels) {
   const AmxRegisters registers;
   const std::size_t stride = product.a.stride;
-  for (const std::size_t end = panel + panels; panel < end; ++panel) {
-    const std::size_t col = panel * kPanel<float>;
+  const std::size_t begin = panel * kPanel<float>;
+  const std::size_t end = std::min(begin + panels * kPanel<float>, product.c.cols);
+  for (std::size_t row = row_begin; row < row_end; row += kAmxStrip) {
+    const std::size_t rows = std::min(kAmxStrip, row_end - row);
     const float* b = product.b_pairs + panel * product.b_panel;
-    const float* bias = product.bias == nullptr ? nullptr : product.bias + col;
-    for (std::size_t row = row_begin; row < row_end; row += kAmxStrip) {
-      const MatrixView<float> c{product.c.row(row) + col, std::min(kAmxStrip, row_end - row),
-                                std::min(kPanel<float>, product.c.cols - col), product.c.stride};
+    for (std::size_t col = begin; col < end; col += kPanel<float>, b += product.b_panel) {
+      const MatrixView<float> c{product.c.row(row) + col, rows, std::min(kPanel<float>, end - col),
+                                product.c.stride};
+      // They come while the products are summed.
+      prefetch_rows(c.data, rows, c.cols, c.stride);
       amx_multiply({product.a.row(row), kAmxRows * stride, kAmxRows, stride, b},
-                   steps_of<Amx>(product.a.cols), bias, c);
-      activate(product.activation, product.slope, c);
+                   steps_of<Amx>(product.a.cols),
+                   product.bias == nullptr ? nullptr : product.bias + col, c);
     }
+    activate(product.activation, product.slope,
+             {product.c.row(row) + begin, rows, end - begin, product.c.stride});
   }
 }
 
