@@ -13,6 +13,8 @@
 //   --steps N (5), --warm N (2)
 //   --first-bucket KIB, --other-buckets KIB (of BucketSizes)
 //   --no-overlap              gradients go when backward is done, and the next forward waits for all
+//   --unwatched               replicas are not guarded by check sums
+//   --always-apart            of ParameterExchange::Options
 //   --share-memory            see node.hpp
 // and instead of steps:
 //   --check                   sums of random numbers are the bits of the serial tree
@@ -56,6 +58,7 @@ struct Options {
   std::size_t warm = 2;
   std::size_t exchange = 0;
   bool overlap = true;
+  bool watched = true;
   bool share_memory = false;
   bool check = false;
   bool link = false;
@@ -81,6 +84,10 @@ Options options_from(int argc, char** argv) {
     const auto number = [&] { return std::strtod(argv[++i], nullptr); };
     if (name == "--no-overlap")
       o.overlap = false;
+    else if (name == "--unwatched")
+      o.watched = false;
+    else if (name == "--always-apart")
+      o.how.always_apart = true;
     else if (name == "--share-memory")
       o.share_memory = true;
     else if (name == "--check")
@@ -142,7 +149,7 @@ class Step final : public lockstep::comm::ParameterWatch {
         [this, passes](std::size_t, std::span<const float> sum, std::span<float>, unsigned) {
           moved_bytes_ += passes * static_cast<double>(sum.size_bytes());
         });
-    exchange_.set_watch(*this);
+    if (options.watched) exchange_.set_watch(*this);
   }
 
   // A check sum reads what it is of, which of a chunk is in the cache.

@@ -78,6 +78,7 @@ bool BucketExchange::gather() {
   if (!take_slot()) return false;
   if (state_.hierarchy.members > 1) sum_over_group();
   start_reducing();
+  ++state_.reductions;
   stage_ = Stage::reducing;
   return true;
 }
@@ -159,6 +160,7 @@ bool BucketExchange::start_summing() {
   held_up_ = held_up_ || still_read;
   moves_apart_ = still_read && can_move_apart() && (worth_moving_apart_ || state_.always_apart);
   if (still_read && !moves_apart_) return false;
+  reductions_then_ = state_.reductions;
   sum();
   return true;
 }

@@ -9,8 +9,8 @@
 //               shard of the slice, with all sums that belong to it
 //   summing     the tree is finished over the shard, chunk by chunk, and its parameters move,
 //               unless the step holds its sums. Where backward still reads them, that waits, or
-//               they move apart, into the memory of the bucket's gradient: between groups, where
-//               the rank has had to wait for the bucket that was held up so. This costs a copy
+//               they move apart, into the memory of the bucket's gradient: between groups, if the
+//               bucket has been held up so and was then in the way. This costs a copy
 //   holding     until held sums may be used
 //   spreading   groups exchange the moved shards, in the parameters or apart from them
 //   landing     what moved apart is copied when all of backward is done: land()
@@ -53,8 +53,10 @@ class BucketExchange {
   // there is nothing to copy.
   bool land();
 
-  // The rank has to wait, for this bucket or one behind which it has been held up.
-  void note_wait() { worth_moving_apart_ = worth_moving_apart_ || (held_up_ && !done()); }
+  // The rank has nothing to do but wait.
+  void note_wait() {
+    if (held_up_ && !done()) worth_moving_apart_ = true;
+  }
 
   bool done() const { return stage_ == Stage::done; }
   // Whether this rank's sums are there, where they are held, or have been used.
@@ -152,6 +154,7 @@ class BucketExchange {
   Stage stage_ = Stage::done;
   std::size_t round_ = 0;
   bool held_up_ = false;             // in this step, by parameters that were read
+  std::size_t reductions_then_ = 0;  // when it was held up no longer
   bool moves_apart_ = false;         // in this step
   bool worth_moving_apart_ = false;  // as has been seen
   Requests requests_;

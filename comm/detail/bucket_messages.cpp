@@ -225,6 +225,8 @@ bool BucketExchange::spread() {
     stage_ = Stage::landing;
     return true;
   }
+  // It shared the links with gradients that came after it: earlier it would have had them alone.
+  if (held_up_ && state_.reductions > reductions_then_) worth_moving_apart_ = true;
   after_change({slice_.begin, shard_.begin});
   after_change({shard_.end, slice_.end});
   finish_copying();
