@@ -60,10 +60,6 @@ void multiply_by_blocks(const Product<T>& product, double operations, T* scratch
   kernel.activate(product.activation, product.slope, c);
 }
 
-}  // namespace detail
-
-namespace detail {
-
 // Where the pairs of a product stand in its scratch: those of a, and then those of b.
 template <class T>
 struct PairLayout {

@@ -105,11 +105,6 @@ struct AmxSums {
   static HWY_INLINE void clear() {
     for_each([](auto i, auto, auto) LOCKSTEP_LAMBDA { amx_clear<i>(); });
   }
-  static HWY_INLINE void load(const float* sums) {
-    for_each([&](auto i, auto r, auto c) LOCKSTEP_LAMBDA {
-      amx_load<i>(sums + r * kAmxRows * kPanel<float> + c * kAmxRows, kStride);
-    });
-  }
   static HWY_INLINE void store(float* sums) {
     for_each([&](auto i, auto r, auto c) LOCKSTEP_LAMBDA {
       amx_store<i>(sums + r * kAmxRows * kPanel<float> + c * kAmxRows, kStride);
