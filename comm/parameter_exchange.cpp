@@ -76,9 +76,7 @@ std::vector<Shard> ParameterExchange::share_of(std::size_t rank) const {
       detail::hierarchy_of_groups(shared.hierarchy.members, state_->ranks, rank);
   std::vector<Shard> ranges;
   for (auto bucket = state_->buckets.rbegin(); bucket != state_->buckets.rend(); ++bucket) {
-    const BucketPlan& plan = bucket->plan();
-    const Shard shard = plan.replicated ? shard_of(rank, state_->ranks, plan.bucket)
-                                        : detail::shard_of_rank(plan, seen_by_it);
+    const Shard shard = detail::share_of_rank(bucket->plan(), seen_by_it);
     if (shard.size() > 0) ranges.push_back(shard);
   }
   return ranges;
@@ -90,8 +88,8 @@ void ParameterExchange::set_move(Move move, Note note) {
     move(begin, sum, {moved, state->elements}, static_cast<unsigned>(state->flags->raised()));
   };
   if (!note) return;
-  state_->shared.note = [note = std::move(note), state = state_.get()](
-                            std::size_t begin, std::span<const float> sum) {
+  state_->shared.note = [note = std::move(note), state = state_.get()](std::size_t begin,
+                                                                       std::span<const float> sum) {
     note(begin, sum, static_cast<unsigned>(state->flags->raised()));
   };
 }
@@ -231,10 +229,10 @@ std::string ParameterExchange::describe() const {
       std::to_string(s.buckets.size()) + (s.buckets.size() == 1 ? " bucket" : " buckets");
   if (h.members > 1) text += ", " + std::to_string(h.members) + " ranks a node through its memory";
   if (h.groups > 1) {
-    const bool pairwise = !s.buckets.empty() && s.buckets.front().plan().pairwise;
+    const bool recursive = !s.buckets.empty() && s.buckets.front().plan().recursive;
     text += ", messages between " + std::to_string(h.groups) +
             (h.members > 1 ? " nodes" : " ranks") +
-            (pairwise ? " pair by pair" : " from each to each");
+            (recursive ? " in rounds of up to four" : " from each to each");
   }
   return text;
 }

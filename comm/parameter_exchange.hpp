@@ -52,7 +52,7 @@ namespace lockstep::comm {
 class ParameterExchange {
  public:
   // Which way buckets take between nodes; automatic: by their size and the number of nodes.
-  enum class Way { automatic, pairwise, direct };
+  enum class Way { automatic, recursive, direct };
 
   // Whether a thread of the exchange goes on while the caller computes, should there be several
   // buckets. Within a node the work is the processor's, so a caller that has one core alone gains
@@ -118,8 +118,8 @@ class ParameterExchange {
   using Note = std::function<void(std::size_t begin, std::span<const float> sum, unsigned flags)>;
   void set_move(Move move, Note note = {});
 
-  // Who is told of all changes of parameters from the next step on; lives as long as what
-  // set_move() was given.
+  // Who watches over the parameters from the next step on, on all ranks or on none; lives as long
+  // as what set_move() was given.
   void set_watch(ParameterWatch& watch);
 
   // Starts a step; the one before is finished. leaf_present has L flags, 0 or 1. The sum over a

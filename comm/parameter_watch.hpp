@@ -1,23 +1,36 @@
-// Who is told of every change that a ParameterExchange makes to this rank's parameters, whether
-// they are moved here or come from another rank.
+// Who watches over a replica that a ParameterExchange changes: it sees what stands in this rank's
+// parameters before they change, and what this rank makes of those that it moves, and its words go
+// round among the ranks with the flags of each step. So owners can tell all others what the moved
+// parameters are, and each rank can look whether that is what it has.
 //
-// Each element of the exchange is told of before it changes, with what stands there then, and once
-// a step after it has. Ranges are whole chunks (shards.hpp) but at the end of all, so what was told
-// after the last change of a chunk can be compared with what is told before the next. (Twice before
-// where a rank moves parameters that are still read, and puts the moved ones there later.) Ranges
-// of one chunk are in the cache at that time. Called by whoever drives the exchange, one call at a
-// time; what before_change() throws ends the exchange.
+// Ranges are whole chunks (shards.hpp) but at the end of all. What is moved, and a range of one
+// chunk, is in the cache at that time. Called by whoever drives the exchange, one call at a time;
+// what before_change() throws ends the exchange.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 namespace lockstep::comm {
 
 class ParameterWatch {
  public:
+  // Once a step and element, after hear(): what stands there from the last step, and will be
+  // overwritten. Twice where a rank moves parameters that are still read, and puts the moved ones
+  // there later.
   virtual void before_change(std::size_t begin, std::span<const float> parameters) = 0;
-  virtual void after_change(std::size_t begin, std::span<const float> parameters) = 0;
+
+  // Once a step and element of ParameterExchange::share_of() this rank: what all ranks will have.
+  virtual void after_move(std::size_t begin, std::span<const float> moved) = 0;
+
+  // A word for each chunk, read when a step begins: what this rank has to tell of its share since
+  // the step before, and zeros elsewhere.
+  virtual std::span<const std::uint64_t> words() const = 0;
+
+  // The words of all ranks in the step that has begun, of each chunk its owner's; before anything
+  // changes in it.
+  virtual void hear(std::span<const std::uint64_t> words) = 0;
 
  protected:
   ~ParameterWatch() = default;

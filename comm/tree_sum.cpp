@@ -46,6 +46,21 @@ const float* TreeSum::at(Subtree node, std::size_t offset, std::size_t count, fl
   return sum(node, 0, offset, count, out);
 }
 
+void TreeSum::write(Subtree node, std::size_t offset, std::size_t count, float* out) {
+  float* apart = scratch_.data() + (scratch_.size() - chunk);
+  for_each_chunk({0, count}, [&](std::size_t begin, std::size_t size) {
+    const float* values = at(node, offset + begin, size, apart);
+    if (values != out + begin) std::copy_n(values, size, out + begin);
+  });
+}
+
+std::size_t TreeSum::terms(Subtree node) const {
+  const Input& input = inputs_[node.first];
+  if (input.size == node.size) return input.values == nullptr ? 0 : 1;
+  const std::size_t half = node.size / 2;
+  return terms({node.first, half}) + terms({node.first + half, half});
+}
+
 // A right child works in the scratch of its parent's depth, unless the left one is absent and
 // leaves `out` to it.
 const float* TreeSum::sum(Subtree node, std::size_t depth, std::size_t offset, std::size_t count,

@@ -7,7 +7,7 @@
 // inputs lie in memory or on how the leaves were divided into subtrees: an addition is elementwise,
 // and its place is given by the tree.
 //
-// Owns a scratch of log2(L) chunks and nothing else; refers to the inputs. Not thread-safe; local;
+// Owns a scratch of log2(L) + 1 chunks and nothing else; refers to the inputs. Not thread-safe; local;
 // no MPI; only the constructor allocates.
 #pragma once
 
@@ -38,6 +38,13 @@ class TreeSum {
   // if the node is absent. count <= chunk; `out` has room for them and overlaps no input. What is
   // set must cover the leaves of `node`.
   const float* at(Subtree node, std::size_t offset, std::size_t count, float* out);
+
+  // Writes elements offset..offset+count-1 of the sum at `node`, which is present, to `out`: any
+  // number of them; `out` may be where an input has them.
+  void write(Subtree node, std::size_t offset, std::size_t count, float* out);
+
+  // Inputs that the two read for `node`.
+  std::size_t terms(Subtree node) const;
 
   std::size_t leaves() const { return leaves_; }
 

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "comm/detail/exchange_state.hpp"
 #include "comm/tree_sum.hpp"
 #include "simulate/node.hpp"
 
@@ -18,6 +19,10 @@ double bandwidth = 0;    // of additions and copies
 void* shared = nullptr;  // what all large messages are sent from and received into, if anything
 constexpr std::size_t kSharedBytes = std::size_t{64} << 20;
 constexpr int kSmall = 64;  // bytes
+
+bool is_real(int bytes, int tag) {
+  return shared == nullptr || bytes <= kSmall || tag < comm::detail::flag_tags;
+}
 
 constexpr std::size_t kPortion = std::size_t{256} << 10;  // bytes whose time passes at once
 
@@ -100,19 +105,19 @@ int __wrap_sched_yield() {
   return 0;
 }
 
-// Messages from and to memory that SimGrid knows as shared are not copied; only small ones, such as
-// flags, are real then.
+// Messages from and to memory that SimGrid knows as shared are not copied; only small ones and what
+// goes round with flags are real then.
 int __real_MPI_Isend(const void*, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request*);
 int __wrap_MPI_Isend(const void* data, int count, MPI_Datatype type, int to, int tag, MPI_Comm comm,
                      MPI_Request* request) {
-  const bool real = simulate::shared == nullptr || count <= simulate::kSmall;
+  const bool real = simulate::is_real(count, tag);
   return __real_MPI_Isend(real ? data : simulate::shared, count, type, to, tag, comm, request);
 }
 
 int __real_MPI_Irecv(void*, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request*);
 int __wrap_MPI_Irecv(void* data, int count, MPI_Datatype type, int from, int tag, MPI_Comm comm,
                      MPI_Request* request) {
-  const bool real = simulate::shared == nullptr || count <= simulate::kSmall;
+  const bool real = simulate::is_real(count, tag);
   return __real_MPI_Irecv(real ? data : simulate::shared, count, type, from, tag, comm, request);
 }
 
@@ -121,6 +126,32 @@ void __real__ZN8lockstep4comm6add_toEPfPKfm(float*, const float*, std::size_t);
 void __wrap__ZN8lockstep4comm6add_toEPfPKfm(float* left, const float* right, std::size_t count) {
   simulate::move_bytes(3 * count * sizeof(float));
   if (simulate::shared == nullptr) __real__ZN8lockstep4comm6add_toEPfPKfm(left, right, count);
+}
+
+// lockstep::comm::TreeSum::at reads each term; what it makes of them stays in the cache.
+const float* __real__ZN8lockstep4comm7TreeSum2atENS0_7SubtreeEmmPf(comm::TreeSum*, comm::Subtree,
+                                                                   std::size_t, std::size_t,
+                                                                   float*);
+const float* __wrap__ZN8lockstep4comm7TreeSum2atENS0_7SubtreeEmmPf(comm::TreeSum* tree,
+                                                                   comm::Subtree node,
+                                                                   std::size_t offset,
+                                                                   std::size_t count, float* out) {
+  const std::size_t terms = tree->terms(node);
+  if (terms > 1) simulate::move_bytes(terms * count * sizeof(float));
+  if (simulate::shared != nullptr && terms > 1) return out;
+  return __real__ZN8lockstep4comm7TreeSum2atENS0_7SubtreeEmmPf(tree, node, offset, count, out);
+}
+
+// lockstep::comm::TreeSum::write reads each term and writes their sum.
+void __real__ZN8lockstep4comm7TreeSum5writeENS0_7SubtreeEmmPf(comm::TreeSum*, comm::Subtree,
+                                                              std::size_t, std::size_t, float*);
+void __wrap__ZN8lockstep4comm7TreeSum5writeENS0_7SubtreeEmmPf(comm::TreeSum* tree,
+                                                              comm::Subtree node,
+                                                              std::size_t offset, std::size_t count,
+                                                              float* out) {
+  simulate::move_bytes((tree->terms(node) + 1) * count * sizeof(float));
+  if (simulate::shared != nullptr) return;
+  __real__ZN8lockstep4comm7TreeSum5writeENS0_7SubtreeEmmPf(tree, node, offset, count, out);
 }
 
 // lockstep::comm::copy_to reads what it copies and, as a processor does, what it overwrites.

@@ -140,21 +140,21 @@ class Step final : public lockstep::comm::ParameterWatch {
         rows_(rows_of(world)),
         backward_(lockstep::simulate::backward_of(layers_, rows_)),
         present_(leaves_, 1),
+        words_((lockstep::simulate::elements_of(layers_) + lockstep::comm::chunk - 1) /
+               lockstep::comm::chunk),
         exchange_(world, leaves_, lockstep::simulate::elements_of(layers_), options.how) {
-    // Momentum: reads sum, parameter and moment, and writes the latter two. Any number of nodes but
-    // a power of two sums here as well, from one piece of each subtree.
-    const bool direct = !std::has_single_bit(world.size());
-    const double passes = 5 + (direct ? static_cast<double>(pieces(world.size())) : 0);
-    exchange_.set_move(
-        [this, passes](std::size_t, std::span<const float> sum, std::span<float>, unsigned) {
-          moved_bytes_ += passes * static_cast<double>(sum.size_bytes());
-        });
+    // Momentum: reads sum, parameter and moment, and writes the latter two.
+    exchange_.set_move([this](std::size_t, std::span<const float> sum, std::span<float>, unsigned) {
+      moved_bytes_ += 5 * static_cast<double>(sum.size_bytes());
+    });
     if (options.watched) exchange_.set_watch(*this);
   }
 
   // A check sum reads what it is of, which of a chunk is in the cache.
   void before_change(std::size_t, std::span<const float> parameters) override { read(parameters); }
-  void after_change(std::size_t, std::span<const float> parameters) override { read(parameters); }
+  void after_move(std::size_t, std::span<const float>) override {}
+  std::span<const std::uint64_t> words() const override { return words_; }
+  void hear(std::span<const std::uint64_t>) override {}
 
   // What a node alone computes. Its update is made where the gradient is summed, in that time.
   double computing() const {
@@ -196,15 +196,6 @@ class Step final : public lockstep::comm::ParameterWatch {
     return static_cast<double>(own.end * batch / leaves_ - own.begin * batch / leaves_);
   }
 
-  std::size_t pieces(std::size_t ranks) const {
-    std::size_t sum = 0;
-    for (std::size_t r = 0; r < ranks; ++r) {
-      sum += lockstep::comm::maximal_subtrees(lockstep::comm::leaves_of_rank(r, ranks, leaves_))
-                 .size();
-    }
-    return sum;
-  }
-
   double seconds_of(double multiply_adds) const {
     return 2 * multiply_adds / (options_.gflops * 1e9);
   }
@@ -236,6 +227,7 @@ class Step final : public lockstep::comm::ParameterWatch {
   double rows_;
   std::vector<lockstep::simulate::Stretch> backward_;
   std::vector<std::uint8_t> present_;
+  std::vector<std::uint64_t> words_;
   double moved_bytes_ = 0;
   ParameterExchange exchange_;
 };

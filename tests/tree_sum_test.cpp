@@ -82,6 +82,28 @@ TEST(TreeSum, EqualsTheWholeTreeForEveryPatternOfEightLeaves) {
   }
 }
 
+// Where one of the terms stands, whichever it is.
+TEST(TreeSum, WritesTheSumOverAnyOfItsTerms) {
+  constexpr std::size_t leaves = 4;
+  constexpr std::size_t elements = 2500;
+  for (const auto& present : test::presence_patterns(leaves)) {
+    for (std::size_t own = 0; own < leaves; ++own) {
+      auto values = test::random_leaves(leaves, elements, 5);
+      const auto expected = serial_sum({0, leaves}, values, present);
+      if (!expected) continue;
+      TreeSum tree(leaves);
+      std::size_t terms = 0;
+      for (std::size_t l = 0; l < leaves; ++l) {
+        tree.set({l, 1}, present[l] != 0 ? values[l].data() : nullptr);
+        terms += present[l];
+      }
+      EXPECT_EQ(tree.terms({0, leaves}), terms);
+      tree.write({0, leaves}, 0, elements, values[own].data());
+      ASSERT_TRUE(same_bits(values[own], *expected)) << "term " << own;
+    }
+  }
+}
+
 TEST(TreeSum, LeavesMustBeAPowerOfTwo) {
   EXPECT_THROW(TreeSum(0), std::invalid_argument);
   EXPECT_THROW(TreeSum(6), std::invalid_argument);

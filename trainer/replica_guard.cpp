@@ -40,16 +40,19 @@ std::string most_frequent(const std::vector<std::string>& all) {
 
 ReplicaGuard::ReplicaGuard(const comm::ParameterExchange& exchange,
                            comm::Communicator& communicator)
-    : communicator_(communicator), buckets_(exchange.buckets()) {
+    : communicator_(communicator),
+      buckets_(exchange.buckets()),
+      share_(exchange.share_of(communicator.rank())) {
   if (communicator.size() == 1) return;
   const std::size_t elements = buckets_.empty() ? 0 : buckets_.front().end;
-  chunks_.resize((elements + comm::chunk - 1) / comm::chunk);
+  moved_.resize((elements + comm::chunk - 1) / comm::chunk);
+  wanted_.resize(moved_.size());
 }
 
 void ReplicaGuard::before_change(std::size_t begin, std::span<const float> parameters) {
   const comm::Shard range{begin, begin + parameters.size()};
   for_each_chunk(range, [&](std::size_t at, std::size_t count) {
-    if (sum_of_bits(parameters.subspan(at - begin, count)) == chunks_[at / comm::chunk]) return;
+    if (sum_of_bits(parameters.subspan(at - begin, count)) == wanted_[at / comm::chunk]) return;
     throw ReplicaError(fmt::format(
         "parameters of rank {} changed by themselves before step {}, among elements {} to {} of "
         "{}: its memory may be failing",
@@ -57,16 +60,22 @@ void ReplicaGuard::before_change(std::size_t begin, std::span<const float> param
   });
 }
 
-void ReplicaGuard::after_change(std::size_t begin, std::span<const float> parameters) {
-  const comm::Shard range{begin, begin + parameters.size()};
+void ReplicaGuard::after_move(std::size_t begin, std::span<const float> moved) {
+  const comm::Shard range{begin, begin + moved.size()};
   for_each_chunk(range, [&](std::size_t at, std::size_t count) {
-    chunks_[at / comm::chunk] = sum_of_bits(parameters.subspan(at - begin, count));
+    moved_[at / comm::chunk] = sum_of_bits(moved.subspan(at - begin, count));
   });
 }
 
+void ReplicaGuard::hear(std::span<const std::uint64_t> words) {
+  std::ranges::copy(words, wanted_.begin());
+}
+
 void ReplicaGuard::remember(std::span<const float> parameters) {
-  if (chunks_.empty()) return;
-  after_change(0, parameters.first(buckets_.front().end));
+  if (moved_.empty()) return;
+  for (const comm::Shard& shard : share_) {
+    after_move(shard.begin, parameters.subspan(shard.begin, shard.size()));
+  }
 }
 
 void ReplicaGuard::compare(std::uint64_t step, std::span<const float> parameters) const {

@@ -13,11 +13,12 @@ BucketExchange::BucketExchange(ExchangeState& state, const BucketPlan& plan)
       plan_(plan),
       rounds_(rounds_of(plan, state.hierarchy)),
       slice_(slice_of(plan, state.hierarchy)),
-      shard_(shard_of_rank(plan, state.hierarchy)) {
+      shard_(shard_of_rank(plan, state.hierarchy)),
+      share_(share_of_rank(plan, state.hierarchy)) {
   const Hierarchy& h = state.hierarchy;
   if (h.groups == 1) return;
-  std::size_t messages = 2;
-  if (!plan.pairwise) {
+  std::size_t messages = 6;  // of a round
+  if (!plan.recursive) {
     for (const auto& subtrees : state.subtrees_of_group) {
       messages += subtrees.size() + state.own_group_subtrees().size() + 2;
     }
@@ -78,7 +79,6 @@ bool BucketExchange::gather() {
   if (!take_slot()) return false;
   if (state_.hierarchy.members > 1) sum_over_group();
   start_reducing();
-  ++state_.reductions;
   stage_ = Stage::reducing;
   return true;
 }
@@ -99,11 +99,7 @@ void BucketExchange::sum_over_group() {
   const auto& subtrees = state_.own_group_subtrees();
   for (std::size_t i = 0; i < subtrees.size(); ++i) {
     if (!state_.present(subtrees[i])) continue;
-    for_each_chunk(slice_, [&](std::size_t begin, std::size_t count) {
-      float* out = sums(i) + (begin - slice_.begin);
-      const float* sum = state_.tree.at(subtrees[i], begin, count, out);
-      if (sum != out) std::copy_n(sum, count, out);
-    });
+    state_.tree.write(subtrees[i], slice_.begin, slice_.size(), sums(i));
   }
 }
 
@@ -126,7 +122,6 @@ void BucketExchange::take_over(const float* from, Shard range) {
   for_each_chunk(range, [&](std::size_t begin, std::size_t count) {
     before_change({begin, begin + count});
     copy_to(parameters + begin, from + begin, count);
-    after_change({begin, begin + count});
   });
 }
 
@@ -136,17 +131,11 @@ void BucketExchange::before_change(Shard range) const {
   state_.watch->before_change(range.begin, {parameters + range.begin, range.size()});
 }
 
-void BucketExchange::after_change(Shard range) const {
-  if (state_.watch == nullptr || range.size() == 0) return;
-  const float* parameters = state_.own_segment().parameters();
-  state_.watch->after_change(range.begin, {parameters + range.begin, range.size()});
-}
-
 // ---- the parameters -----------------------------------------------------------------------------
 
 // Null if no leaf is present.
 const float* BucketExchange::whole_sum(std::size_t begin, std::size_t count, float* out) {
-  if (plan_.pairwise) {
+  if (plan_.recursive) {
     if (!state_.present({0, state_.leaves})) return nullptr;
     return plan_.replicated ? sums(0) + (begin - slice_.begin) : held(begin);
   }
@@ -160,7 +149,6 @@ bool BucketExchange::start_summing() {
   held_up_ = held_up_ || still_read;
   moves_apart_ = still_read && can_move_apart() && (worth_moving_apart_ || state_.always_apart);
   if (still_read && !moves_apart_) return false;
-  reductions_then_ = state_.reductions;
   sum();
   return true;
 }
@@ -169,7 +157,7 @@ void BucketExchange::sum() {
   const Hierarchy& h = state_.hierarchy;
   if (h.groups == 1) {
     set_tree_inputs();
-  } else if (!plan_.pairwise) {
+  } else if (!plan_.recursive) {
     const auto& own = state_.own_group_subtrees();
     for (std::size_t s = 0; s < own.size(); ++s) {
       const float* values = sums(s) + (shard_.begin - slice_.begin);
@@ -226,10 +214,12 @@ void BucketExchange::move_held() {
 }
 
 void BucketExchange::move(std::size_t begin, std::span<const float> sum) {
-  const Shard range{begin, begin + sum.size()};
-  before_change(range);
+  before_change({begin, begin + sum.size()});
   state_.move(begin, sum, moved());
-  if (!moves_apart_) after_change(range);
+  const bool told = share_.begin <= begin && begin < share_.end;
+  if (told && state_.watch != nullptr) {
+    state_.watch->after_move(begin, {moved() + begin, sum.size()});
+  }
 }
 
 bool BucketExchange::land() {

@@ -17,12 +17,15 @@
 //   copying     members copy one another's slices
 // Between groups, with G of them, S subtrees a group (1 if G is a power of two) and B bytes a
 // slice:
-//   halving     G a power of two: in log2 G rounds neighbours at distance 1, 2, 4, … of the tree
-//               hand each other half of what they hold, and add. B*(G-1)/G bytes out; back likewise
+//   recursive   G a power of two: in rounds four neighbours of the tree, at distance 1, 4, 16, …,
+//               hand one another quarters of what they hold, and each adds up its own (two and
+//               halves in the last round of an odd power). B*(G-1)/G bytes out; back likewise. Of
+//               four terms at once memory sees each once, where rounds of two write and read again
+//               what is between
 //   direct      any G: S messages to each owner at once. S*B*(G-1)/G bytes out; B*(G-1)/G back
-//   doubling, direct with shards as large as the bucket: `replicated`, for small buckets: every
-//               rank finishes the whole tree and moves all parameters, so that nothing comes back:
-//               log2 G rounds (or one) of B bytes instead of 2 log2 G
+//   both with shards as large as the bucket: `replicated`, for small buckets: every rank finishes
+//               the whole tree and moves all parameters, so that nothing comes back: half as many
+//               rounds, of B bytes a message
 //
 // Refers to the ExchangeState and its memory. Not thread-safe: driven under its owner's lock. After
 // an error it is of no more use.
@@ -53,9 +56,18 @@ class BucketExchange {
   // there is nothing to copy.
   bool land();
 
-  // The rank has nothing to do but wait.
+  // Whether it could go on if messages and the other ranks were faster.
+  bool on_its_way() const {
+    return stage_ != Stage::filling && stage_ != Stage::landing && !done() &&
+           !(stage_ == Stage::summing && held_up_);
+  }
+  // Nothing is on its way any more: what this bucket took of the links it took from none.
+  void note_idle_links() {
+    if (done()) held_up_ = false;
+  }
+  // The rank has nothing to do but wait, for this bucket or for others that came after it.
   void note_wait() {
-    if (held_up_ && !done()) worth_moving_apart_ = true;
+    if (held_up_) worth_moving_apart_ = true;
   }
 
   bool done() const { return stage_ == Stage::done; }
@@ -102,7 +114,7 @@ class BucketExchange {
   std::size_t bytes_of_sum() const { return rounds_sums() ? 2 : sizeof(float); }
   void send_sums(float* values, std::size_t count, std::size_t to);
   void receive_sums(float* values, std::size_t count, std::size_t from);
-  void start_halving_round();
+  void start_reducing_round();
   void add_round();
   void receive_pieces();
   void send_pieces();
@@ -134,12 +146,10 @@ class BucketExchange {
   bool copy();
   void take_over(const float* from, Shard range);
   void before_change(Shard range) const;
-  void after_change(Shard range) const;
   void finish_copying();
 
   Shard kept(std::size_t rounds) const;
   Subtree subtree_after(std::size_t rounds, std::size_t group) const;
-  std::size_t partner(std::size_t round) const;
   std::size_t peer(std::size_t group) const;
   float* sums(std::size_t i) const;
   float* received(std::size_t i) const;
@@ -148,13 +158,13 @@ class BucketExchange {
 
   ExchangeState& state_;
   BucketPlan plan_;
-  std::size_t rounds_ = 0;  // of a pairwise exchange
+  std::size_t rounds_ = 0;  // of a recursive exchange
   Shard slice_{};           // of the bucket, this member's
   Shard shard_{};           // of the slice, this group's
+  Shard share_{};           // of that, what this rank tells others of
   Stage stage_ = Stage::done;
   std::size_t round_ = 0;
   bool held_up_ = false;             // in this step, by parameters that were read
-  std::size_t reductions_then_ = 0;  // when it was held up no longer
   bool moves_apart_ = false;         // in this step
   bool worth_moving_apart_ = false;  // as has been seen
   Requests requests_;

@@ -24,7 +24,8 @@ float* BucketExchange::received(std::size_t i) const {
   const std::size_t own = state_.hierarchy.members == 1
                               ? 0
                               : state_.own_group_subtrees().size() * whole_chunks(slice_.size());
-  return slot_->memory.data() + own + i * whole_chunks(shard_.size());
+  const Shard piece = plan_.recursive ? kept(round_ + 1) : shard_;
+  return slot_->memory.data() + own + i * whole_chunks(piece.size());
 }
 
 std::size_t BucketExchange::slot_size() const {
@@ -32,7 +33,7 @@ std::size_t BucketExchange::slot_size() const {
   if (h.groups == 1) return 0;
   std::size_t floats =
       h.members == 1 ? 0 : state_.own_group_subtrees().size() * whole_chunks(slice_.size());
-  if (plan_.pairwise) return floats + whole_chunks(slice_.size());
+  if (plan_.recursive) return floats + (round_of(h, 0).ways - 1) * whole_chunks(kept(1).size());
   for (std::size_t g = 0; g < h.groups; ++g) {
     if (g != h.group) floats += state_.subtrees_of_group[g].size() * whole_chunks(shard_.size());
   }
@@ -59,10 +60,6 @@ std::size_t BucketExchange::peer(std::size_t group) const {
   return state_.hierarchy.rank_of(group, state_.hierarchy.member);
 }
 
-std::size_t BucketExchange::partner(std::size_t round) const {
-  return state_.hierarchy.group ^ (std::size_t{1} << round);
-}
-
 Shard BucketExchange::kept(std::size_t rounds) const {
   return kept_of(plan_, state_.hierarchy, rounds);
 }
@@ -70,15 +67,16 @@ Shard BucketExchange::kept(std::size_t rounds) const {
 // What is summed up in `group` after so many rounds: the leaves of the groups that it then has met.
 Subtree BucketExchange::subtree_after(std::size_t rounds, std::size_t group) const {
   const Subtree own = state_.subtrees_of_group[group].front();
-  const std::size_t first_group = group >> rounds << rounds;
-  return {state_.subtrees_of_group[first_group].front().first, own.size << rounds};
+  const std::size_t bits = round_of(state_.hierarchy, rounds).shift;
+  const std::size_t first_group = group >> bits << bits;
+  return {state_.subtrees_of_group[first_group].front().first, own.size << bits};
 }
 
 void BucketExchange::start_reducing() {
   requests_.clear();
   round_ = 0;
-  if (plan_.pairwise) {
-    start_halving_round();
+  if (plan_.recursive) {
+    start_reducing_round();
     return;
   }
   receive_pieces();
@@ -98,30 +96,45 @@ void BucketExchange::receive_sums(float* values, std::size_t count, std::size_t 
 }
 
 // Sums that no sample went into are neither sent nor waited for.
-void BucketExchange::start_halving_round() {
-  const std::size_t other = partner(round_);
+void BucketExchange::start_reducing_round() {
+  const Round round = round_of(state_.hierarchy, round_);
+  const std::size_t group = state_.hierarchy.group;
   const Shard held = kept(round_);
   const Shard keep = kept(round_ + 1);
-  const Shard give =
-      plan_.replicated ? held : half_of(held, !keeps_upper(state_.hierarchy, round_));
-  if (keep.size() > 0 && state_.present(subtree_after(round_, other))) {
-    receive_sums(received(0), keep.size(), peer(other));
-  }
-  if (give.size() > 0 && state_.present(subtree_after(round_, state_.hierarchy.group))) {
-    send_sums(sums(0) + (give.begin - slice_.begin), give.size(), peer(other));
+  const bool present = state_.present(subtree_after(round_, group));
+  for (std::size_t i = 1; i < round.ways; ++i) {
+    const std::size_t other = round.other(group, i);
+    if (keep.size() > 0 && state_.present(subtree_after(round_, other))) {
+      receive_sums(received(i - 1), keep.size(), peer(other));
+    }
+    const Shard give = plan_.replicated ? held : shard_of(round.digit_of(other), round.ways, held);
+    if (give.size() > 0 && present) {
+      send_sums(sums(0) + (give.begin - slice_.begin), give.size(), peer(other));
+    }
   }
 }
 
+// The tree over what the groups of a round hold, where this rank's own sum stands.
 void BucketExchange::add_round() {
+  const Round round = round_of(state_.hierarchy, round_);
+  const std::size_t group = state_.hierarchy.group;
   const Shard keep = kept(round_ + 1);
   float* own = sums(0) + (keep.begin - slice_.begin);
-  if (!state_.present(subtree_after(round_, partner(round_)))) return;
-  if (rounds_sums()) expand_in_place(received(0), keep.size());
-  if (state_.present(subtree_after(round_, state_.hierarchy.group))) {
-    add_to(own, received(0), keep.size());
-  } else {
-    std::copy_n(received(0), keep.size(), own);
+  const auto set = [&](std::size_t of_group, const float* values) {
+    const Subtree subtree = subtree_after(round_, of_group);
+    state_.tree.set(subtree, state_.present(subtree) ? values : nullptr);
+  };
+  set(group, own);
+  for (std::size_t i = 1; i < round.ways; ++i) {
+    const std::size_t other = round.other(group, i);
+    float* piece = received(i - 1);
+    if (rounds_sums() && state_.present(subtree_after(round_, other))) {
+      expand_in_place(piece, keep.size());
+    }
+    set(other, piece);
   }
+  const Subtree node = subtree_after(round_ + 1, group);
+  if (state_.present(node)) state_.tree.write(node, 0, keep.size(), own);
 }
 
 void BucketExchange::receive_pieces() {
@@ -152,15 +165,15 @@ void BucketExchange::send_pieces() {
 
 bool BucketExchange::reduce() {
   if (!requests_.test()) return false;
-  if (plan_.pairwise) {
+  if (plan_.recursive) {
     add_round();
     if (++round_ < rounds_) {
       requests_.clear();
-      start_halving_round();
+      start_reducing_round();
       return true;
     }
   }
-  if (plan_.pairwise && !plan_.replicated) keep_sum();
+  if (plan_.recursive && !plan_.replicated) keep_sum();
   stage_ = Stage::summing;
   return true;
 }
@@ -179,7 +192,7 @@ void BucketExchange::start_spreading() {
     return;
   }
   stage_ = Stage::spreading;
-  if (plan_.pairwise) {
+  if (plan_.recursive) {
     start_spreading_round();
     return;
   }
@@ -207,16 +220,20 @@ void BucketExchange::send_parameters(Shard range, std::size_t to) {
                  peer(to), parameters_tag(plan_.index));
 }
 
-// The rounds of halving backwards: what the partner has moved is what this rank gave away.
+// The rounds backwards: what the others of a round have moved is what this rank gave away.
 void BucketExchange::start_spreading_round() {
-  const std::size_t round = round_ - 1;
-  receive_parameters(half_of(kept(round), !keeps_upper(state_.hierarchy, round)), partner(round));
-  send_parameters(kept(round_), partner(round));
+  const Round round = round_of(state_.hierarchy, round_ - 1);
+  const Shard whole = kept(round_ - 1);
+  for (std::size_t i = 1; i < round.ways; ++i) {
+    const std::size_t other = round.other(state_.hierarchy.group, i);
+    receive_parameters(shard_of(round.digit_of(other), round.ways, whole), other);
+    send_parameters(kept(round_), other);
+  }
 }
 
 bool BucketExchange::spread() {
   if (!requests_.test()) return false;
-  if (plan_.pairwise && --round_ > 0) {
+  if (plan_.recursive && --round_ > 0) {
     requests_.clear();
     start_spreading_round();
     return true;
@@ -225,10 +242,6 @@ bool BucketExchange::spread() {
     stage_ = Stage::landing;
     return true;
   }
-  // It shared the links with gradients that came after it: earlier it would have had them alone.
-  if (held_up_ && state_.reductions > reductions_then_) worth_moving_apart_ = true;
-  after_change({slice_.begin, shard_.begin});
-  after_change({shard_.end, slice_.end});
   finish_copying();
   return true;
 }

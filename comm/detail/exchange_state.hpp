@@ -60,7 +60,6 @@ struct ExchangeState {
   std::atomic<std::size_t> sums_final_from{0};
   std::atomic<std::size_t> movable_from{0};
   bool flags_known = false;
-  std::size_t reductions = 0;  // buckets whose sums this rank has begun to send
 
   explicit ExchangeState(std::size_t leaf_count) : leaves(leaf_count), tree(leaf_count) {}
 

@@ -1,9 +1,19 @@
 #include "comm/detail/flag_exchange.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
+#include <functional>
+#include <span>
 
 namespace lockstep::comm::detail {
+namespace {
+
+void or_to(std::span<std::uint64_t> words, const std::uint64_t* others) {
+  std::ranges::transform(words, std::span(others, words.size()), words.begin(), std::bit_or());
+}
+
+}  // namespace
 
 FlagExchange::FlagExchange(ExchangeState& state)
     : state_(state), rounds_(static_cast<std::size_t>(std::bit_width(state.hierarchy.groups - 1))) {
@@ -13,10 +23,17 @@ FlagExchange::FlagExchange(ExchangeState& state)
 
 void FlagExchange::begin(std::uint64_t flags) {
   assert(done());
+  if (state_.watch == nullptr) {
+    words_.resize(1);
+  } else {
+    const auto words = state_.watch->words();
+    words_.resize(1 + words.size());
+    std::ranges::copy(words, words_.begin() + 1);
+  }
+  words_.front() = flags;
   const Segment& own = state_.own_segment();
-  own.flags(state_.step).store(flags, std::memory_order_relaxed);
+  std::ranges::copy(words_, own.words(state_.step));
   own.begun().store(state_.step, std::memory_order_release);
-  raised_ = flags;
   stage_ = Stage::gathering;
 }
 
@@ -31,11 +48,16 @@ bool FlagExchange::gather() {
     if (segment.begun().load(std::memory_order_acquire) < state_.step) return false;
   }
   for (const Segment& segment : state_.segments) {
-    raised_ |= segment.flags(state_.step).load(std::memory_order_relaxed);
+    or_to(words_, segment.words(state_.step));
   }
   round_ = 0;
-  stage_ = rounds_ == 0 ? Stage::done : Stage::exchanging;
-  if (!done()) start_round();
+  if (rounds_ == 0) {
+    finish();
+  } else {
+    stage_ = Stage::exchanging;
+    received_.resize(words_.size());
+    start_round();
+  }
   return true;
 }
 
@@ -46,21 +68,26 @@ void FlagExchange::start_round() {
   const std::size_t from = h.rank_of((h.group + h.groups - distance) % h.groups, h.member);
   const int tag = static_cast<int>(round_);
   MPI_Comm comm = state_.communicator->comm;
-  sent_ = raised_;
+  const std::size_t bytes = words_.size() * sizeof(std::uint64_t);
   requests_.clear();
-  requests_.receive(comm, &received_, sizeof received_, from, tag);
-  requests_.send(comm, &sent_, sizeof sent_, to, tag);
+  requests_.receive(comm, received_.data(), bytes, from, tag);
+  requests_.send(comm, words_.data(), bytes, to, tag);
 }
 
 bool FlagExchange::exchange() {
   if (!requests_.test()) return false;
-  raised_ |= received_;
+  or_to(words_, received_.data());
   if (++round_ < rounds_) {
     start_round();
   } else {
-    stage_ = Stage::done;
+    finish();
   }
   return true;
+}
+
+void FlagExchange::finish() {
+  if (state_.watch != nullptr) state_.watch->hear(std::span(words_).subspan(1));
+  stage_ = Stage::done;
 }
 
 std::string FlagExchange::missing() const {

@@ -90,8 +90,10 @@ void ParameterExchange::State::arrange(Communicator& parent, const Options& opti
     }
   }
   const auto layout = [&] {
-    return SegmentLayout{buckets_of(elements, options.buckets).size(), elements + extra,
-                         most_subtrees(shared.subtrees_of_member)};
+    return SegmentLayout{.buckets = buckets_of(elements, options.buckets).size(),
+                         .elements = elements + extra,
+                         .partials = most_subtrees(shared.subtrees_of_member),
+                         .words = 1 + (elements + chunk - 1) / chunk};
   };
   if (shared.hierarchy.members > 1) {
     why_not_shared = memory.share(*communicator, shared.hierarchy, layout().bytes());
@@ -121,8 +123,8 @@ void ParameterExchange::State::set_hierarchy(const Hierarchy& hierarchy) {
 void ParameterExchange::State::plan_buckets(const Options& options) {
   const std::size_t groups = shared.hierarchy.groups;
   const bool power_of_two = std::has_single_bit(groups);
-  if (options.way == Way::pairwise && !power_of_two) {
-    throw std::invalid_argument("pairwise exchange wants a power of two of nodes");
+  if (options.way == Way::recursive && !power_of_two) {
+    throw std::invalid_argument("recursive exchange wants a power of two of nodes");
   }
   const auto cut = buckets_of(elements, options.buckets);
   flags.emplace(shared);
@@ -130,8 +132,8 @@ void ParameterExchange::State::plan_buckets(const Options& options) {
   std::size_t slot_size = 0;
   for (std::size_t b = 0; b < cut.size(); ++b) {
     const bool replicated = ranks > 1 && cut[b].size() * sizeof(float) <= options.replicated_bytes;
-    const bool pairwise = groups > 1 && power_of_two && options.way != Way::direct;
-    buckets.emplace_back(shared, BucketPlan{b, cut[b], replicated, pairwise});
+    const bool recursive = groups > 1 && power_of_two && options.way != Way::direct;
+    buckets.emplace_back(shared, BucketPlan{b, cut[b], replicated, recursive});
     slot_size = std::max(slot_size, buckets.back().slot_size());
   }
   first_open = buckets.size();
@@ -152,7 +154,14 @@ bool ParameterExchange::State::advance() {
   }
   further = further || land_one();
   while (first_open < buckets.size() && buckets[first_open].done()) ++first_open;
+  if (!further) note_idle_links();
   return further;
+}
+
+void ParameterExchange::State::note_idle_links() {
+  const auto on_its_way = [](const BucketExchange& bucket) { return bucket.on_its_way(); };
+  if (std::any_of(buckets.begin() + first_open, buckets.end(), on_its_way)) return;
+  for (BucketExchange& bucket : buckets) bucket.note_idle_links();
 }
 
 // When backward is done a rank waits for what its last gradients become, and has time for copies;
@@ -249,7 +258,7 @@ void ParameterExchange::State::wait_until(const std::function<bool()>& done) {
       if (finished) break;
       assert(ranks > 1 && "a rank alone waits for nobody: final_from() is missing");
       if (!further && !idle) {
-        for (std::size_t b = first_open; b < buckets.size(); ++b) buckets[b].note_wait();
+        for (BucketExchange& bucket : buckets) bucket.note_wait();
         idle = true;
         idle_since = MPI_Wtime();
       }

@@ -40,6 +40,7 @@ struct ParameterExchange::State {
   // Goes on as far as it can without waiting; true if it came further.
   bool advance();
   bool land_one();
+  void note_idle_links();
   void drive_in_background();
   // Until done(); throws what Communicator says. The time limit counts from when something last
   // came.

@@ -35,7 +35,7 @@ def measure(simulator, network, kind, nodes, overlap, arguments, samples=SAMPLES
 def check(simulator, arguments):
     """What a test can hold to in seconds."""
     network = NETWORKS[1]
-    for nodes in (2, 5, 8):
+    for nodes in (2, 5, 8, 16, 32):
         if simulator.run(network, nodes, "--check", *arguments)["bits"] != "equal":
             raise SystemExit("scripts/simulate: other bits than the serial tree's")
     row = measure(simulator, network, "weak", 8, True, arguments, steps=3)
