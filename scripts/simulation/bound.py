@@ -3,7 +3,7 @@
 Every byte of a gradient leaves a node once on its way to the sum and once, moved, on its way back, but
 for what the node owns itself: 2 (n - 1) / n times the parameters. What a pass needs first constrains
 most: a byte cannot leave before it is computed, and a layer cannot be computed before its parameters are
-back. Additions read two terms and write one for each byte that is received on the way to the sum.
+back. Additions read each of an element's terms at least once: on every node as much as the parameters take.
 """
 
 WIDTHS = (784, 2048, 2048, 10)
@@ -53,7 +53,7 @@ def releases(samples, gflops):
 
 def shortest_step(network, nodes, samples, gflops, memory, overlap=True):
     share = (nodes - 1) / nodes
-    additions = 3 * share * parameter_bytes() / (memory * 1e9)
+    additions = parameter_bytes() / (memory * 1e9)
     alone = computing(samples, gflops)
     both_ways = 2 * share * 4 / network.bandwidth  # seconds for each element
     if not overlap:  # one bucket's additions hide behind another's messages
