@@ -228,10 +228,10 @@ Matrix<T> bfloat16_factors(std::size_t rows, std::size_t cols, std::uint32_t see
   return matrix;
 }
 
-const std::vector<Shape> kPairShapes = {{5, 1, 3},    {5, 2, 1},     {6, 3, 40},    {7, 17, 16},
-                                        {9, 31, 17},  {12, 32, 33},  {13, 33, 64},  {5, 255, 8},
-                                        {24, 256, 5}, {25, 257, 10}, {40, 511, 70}, {300, 513, 49},
-                                        {2, 600, 33}, {1, 31, 5},    {50, 769, 131}};
+const std::vector<Shape> kPairShapes = {
+    {5, 1, 3},    {5, 2, 1},   {6, 3, 40},     {7, 17, 16},    {9, 31, 17},   {12, 32, 33},
+    {13, 33, 64}, {5, 255, 8}, {24, 256, 5},   {25, 257, 10},  {40, 511, 70}, {300, 513, 49},
+    {2, 600, 33}, {1, 31, 5},  {50, 769, 131}, {140, 1100, 33}};
 
 TYPED_TEST(ProductTest, OfBfloat16FactorsIsSummedInRunsBitByBit) {
   using T = TypeParam;

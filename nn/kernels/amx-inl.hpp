@@ -71,6 +71,11 @@ template <std::size_t kTile>
 HWY_INLINE void amx_load(const float* from, std::size_t stride) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(kTile) : "memory");
 }
+// The same for what is not read again soon: it drives nothing else out of the first-level cache.
+template <std::size_t kTile>
+HWY_INLINE void amx_load_once(const float* from, std::size_t stride) {
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(kTile) : "memory");
+}
 template <std::size_t kTile>
 HWY_INLINE void amx_store(float* to, std::size_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(kTile) : "memory");
@@ -105,10 +110,13 @@ struct AmxSums {
   static HWY_INLINE void clear() {
     for_each([](auto i, auto, auto) LOCKSTEP_LAMBDA { amx_clear<i>(); });
   }
+  static HWY_INLINE void load(const float* sums) {
+    for_each([&](auto i, auto r, auto c)
+                 LOCKSTEP_LAMBDA { amx_load<i>(sums + place(r, c), kStride); });
+  }
   static HWY_INLINE void store(float* sums) {
-    for_each([&](auto i, auto r, auto c) LOCKSTEP_LAMBDA {
-      amx_store<i>(sums + r * kAmxRows * kPanel<float> + c * kAmxRows, kStride);
-    });
+    for_each([&](auto i, auto r, auto c)
+                 LOCKSTEP_LAMBDA { amx_store<i>(sums + place(r, c), kStride); });
   }
 
   // += the products of so many steps, a whole number of groups.
@@ -118,12 +126,17 @@ struct AmxSums {
     const std::size_t a_stride = factors.a_row * sizeof(float);
     for (std::size_t step = 0; step < steps; step += kAmxRows) {
       unrolled<kA>([&](auto i)
-                       LOCKSTEP_LAMBDA { amx_load<4 + i>(a + i * factors.a_tile, a_stride); });
+                       LOCKSTEP_LAMBDA { amx_load_once<4 + i>(a + i * factors.a_tile, a_stride); });
       unrolled<kB>([&](auto i) LOCKSTEP_LAMBDA { amx_load<6 + i>(b + i * kAmxRows, kStride); });
       for_each([](auto i, auto r, auto c) LOCKSTEP_LAMBDA { amx_multiply_add<i, 4 + r, 6 + c>(); });
       a += factors.a_group;
       b += kAmxRows * kPanel<float>;
     }
+  }
+
+ private:
+  static constexpr std::size_t place(std::size_t r, std::size_t c) {
+    return r * kAmxRows * kPanel<float> + c * kAmxRows;
   }
 };
 
@@ -141,17 +154,17 @@ HWY_INLINE void with_amx_sums(std::size_t rows, std::size_t cols, const F& f) {
 // Rows of a of one tile, or of two.
 inline constexpr std::size_t kAmxStrip = 2 * kAmxRows;
 
-// c = the products (+ bias), for at most kAmxStrip rows and a panel; by way of a copy, since rows and
-// columns beyond those of c are not its.
-HWY_INLINE void amx_multiply(const AmxFactors& factors, std::size_t steps, const float* bias,
+inline constexpr std::size_t kAmxSums = kAmxStrip * kPanel<float>;  // of a strip and a panel
+
+// At most so many steps of a panel stay in the first-level cache while strips go by, of which there
+// are few enough to stay in the second-level cache while panels go by.
+inline constexpr std::size_t kAmxSteps = 256;
+inline constexpr std::size_t kAmxStrips = 4;
+
+// c = activation(sums + bias), for the rows and columns that it has.
+HWY_INLINE void use_amx_sums(const Product<float>& product, const float* sums, const float* bias,
                              MatrixView<float> c) {
   const Tag<float> d;
-  alignas(kAlignment) float sums[kAmxStrip * kPanel<float>];
-  with_amx_sums(c.rows, c.cols, [&](auto tiles) LOCKSTEP_LAMBDA {
-    tiles.clear();
-    tiles.multiply_add(factors, steps);
-    tiles.store(sums);
-  });
   for (std::size_t j = 0; j < c.cols; j += kRegister<float>) {
     const auto add = bias == nullptr ? hn::Zero(d) : hn::LoadU(d, bias + j);
     for (std::size_t r = 0; r < c.rows; ++r) {
@@ -160,29 +173,54 @@ HWY_INLINE void amx_multiply(const AmxFactors& factors, std::size_t steps, const
       hn::Store(sum, d, c.row(r) + j);
     }
   }
+  activate(product.activation, product.slope, c);
 }
 
-// Some rows by all panels, and so on: rows of c are written as they lie in memory.
+// At most kAmxStrips strips of rows by the panel that begins at column `col` and at `b`: stretch by
+// stretch of the depth, all strips by the same stretch of b. Sums wait in memory in between.
+inline void amx_product_panel(const Product<float>& product, std::size_t row_begin,
+                              std::size_t row_end, std::size_t col, const float* b) {
+  alignas(kAlignment) float sums[kAmxStrips][kAmxSums];
+  const std::size_t stride = product.a.stride;
+  const std::size_t steps = steps_of<Amx>(product.a.cols);
+  const std::size_t cols = std::min(kPanel<float>, product.c.cols - col);
+  const float* bias = product.bias == nullptr ? nullptr : product.bias + col;
+  const std::size_t stretches = (steps + kAmxSteps - 1) / kAmxSteps;
+  for (std::size_t s = 0; s < stretches; ++s) {
+    const std::size_t step = steps / kAmxRows * s / stretches * kAmxRows;
+    const std::size_t end = steps / kAmxRows * (s + 1) / stretches * kAmxRows;
+    const bool last = end == steps;
+    for (std::size_t row = row_begin; row < row_end; row += kAmxStrip) {
+      float* strip = sums[stretches == 1 ? 0 : (row - row_begin) / kAmxStrip];
+      const std::size_t rows = std::min(kAmxStrip, row_end - row);
+      const MatrixView<float> c{product.c.row(row) + col, rows, cols, product.c.stride};
+      // They come while the products are summed.
+      if (last) prefetch_rows(c.data, rows, cols, c.stride);
+      with_amx_sums(rows, cols, [&](auto tiles) LOCKSTEP_LAMBDA {
+        if (step == 0) {
+          tiles.clear();
+        } else {
+          tiles.load(strip);
+        }
+        tiles.multiply_add({product.a.row(row) + step, kAmxRows * stride, kAmxRows, stride,
+                            b + step * kPanel<float>},
+                           end - step);
+        tiles.store(strip);
+      });
+      if (last) use_amx_sums(product, strip, bias, c);
+    }
+  }
+}
+
 inline void amx_product_panels(const Product<float>& product, std::size_t row_begin,
                                std::size_t row_end, std::size_t panel, std::size_t panels) {
   const AmxRegisters registers;
-  const std::size_t stride = product.a.stride;
-  const std::size_t begin = panel * kPanel<float>;
-  const std::size_t end = std::min(begin + panels * kPanel<float>, product.c.cols);
-  for (std::size_t row = row_begin; row < row_end; row += kAmxStrip) {
-    const std::size_t rows = std::min(kAmxStrip, row_end - row);
-    const float* b = product.b_pairs + panel * product.b_panel;
-    for (std::size_t col = begin; col < end; col += kPanel<float>, b += product.b_panel) {
-      const MatrixView<float> c{product.c.row(row) + col, rows, std::min(kPanel<float>, end - col),
-                                product.c.stride};
-      // They come while the products are summed.
-      prefetch_rows(c.data, rows, c.cols, c.stride);
-      amx_multiply({product.a.row(row), kAmxRows * stride, kAmxRows, stride, b},
-                   steps_of<Amx>(product.a.cols),
-                   product.bias == nullptr ? nullptr : product.bias + col, c);
+  constexpr std::size_t kRows = kAmxStrips * kAmxStrip;
+  for (std::size_t row = row_begin; row < row_end; row += kRows) {
+    for (std::size_t p = panel; p < panel + panels; ++p) {
+      amx_product_panel(product, row, std::min(row + kRows, row_end), p * kPanel<float>,
+                        product.b_pairs + p * product.b_panel);
     }
-    activate(product.activation, product.slope,
-             {product.c.row(row) + begin, rows, end - begin, product.c.stride});
   }
 }
 
