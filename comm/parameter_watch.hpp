@@ -3,8 +3,8 @@
 // round among the ranks with the flags of each step. So owners can tell all others what the moved
 // parameters are, and each rank can look whether that is what it has.
 //
-// Ranges are whole chunks (shards.hpp) but at the end of all. What is moved, and a range of one
-// chunk, is in the cache at that time. Called by whoever drives the exchange, one call at a time;
+// Ranges are whole chunks (shards.hpp) but at the end of all. What is moved is in the cache at that
+// time, and a range of one chunk is read by what changes it next. Called by whoever drives the exchange, one call at a time;
 // what before_change() throws ends the exchange.
 #pragma once
 

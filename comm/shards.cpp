@@ -7,10 +7,6 @@
 namespace lockstep::comm {
 namespace {
 
-std::size_t chunks_in(std::size_t floats) {
-  return floats / chunk + (floats % chunk != 0);
-}
-
 std::size_t bucket_chunks(std::size_t bytes) {
   if (bytes == 0 || bytes > std::size_t{1} << 30) {
     throw std::invalid_argument("a bucket must have 1 to 2^30 bytes");

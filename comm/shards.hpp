@@ -24,6 +24,11 @@ struct Shard {
 // moments of the shards of other ranks take none.
 inline constexpr std::size_t chunk = 1024;
 
+// Whole chunks that so many floats take, the last of which may be shorter.
+constexpr std::size_t chunks_in(std::size_t floats) {
+  return floats / chunk + (floats % chunk != 0);
+}
+
 // Calls with the first element and the number of elements of each chunk of a range, which starts at
 // a multiple of `chunk`.
 template <typename Call>

@@ -140,8 +140,7 @@ class Step final : public lockstep::comm::ParameterWatch {
         rows_(rows_of(world)),
         backward_(lockstep::simulate::backward_of(layers_, rows_)),
         present_(leaves_, 1),
-        words_((lockstep::simulate::elements_of(layers_) + lockstep::comm::chunk - 1) /
-               lockstep::comm::chunk),
+        words_(lockstep::comm::chunks_in(lockstep::simulate::elements_of(layers_))),
         exchange_(world, leaves_, lockstep::simulate::elements_of(layers_), options.how) {
     // Momentum: reads sum, parameter and moment, and writes the latter two.
     exchange_.set_move([this](std::size_t, std::span<const float> sum, std::span<float>, unsigned) {
@@ -150,7 +149,7 @@ class Step final : public lockstep::comm::ParameterWatch {
     if (options.watched) exchange_.set_watch(*this);
   }
 
-  // A check sum reads what it is of, which of a chunk is in the cache.
+  // A check sum reads what it is of; a single chunk is read anyway by what changes it next.
   void before_change(std::size_t, std::span<const float> parameters) override { read(parameters); }
   void after_move(std::size_t, std::span<const float>) override {}
   std::span<const std::uint64_t> words() const override { return words_; }

@@ -48,7 +48,7 @@ void repeat_into(std::span<float> out, const Floats& values) {
 class Watch final : public ParameterWatch {
  public:
   explicit Watch(std::size_t elements)
-      : told(elements), looked_at(elements), words_((elements + chunk - 1) / chunk) {}
+      : told(elements), looked_at(elements), words_(chunks_in(elements)) {}
 
   void before_change(std::size_t begin, std::span<const float> parameters) override {
     for_each_chunk({begin, begin + parameters.size()}, [&](std::size_t at, std::size_t count) {

@@ -45,7 +45,7 @@ ReplicaGuard::ReplicaGuard(const comm::ParameterExchange& exchange,
       share_(exchange.share_of(communicator.rank())) {
   if (communicator.size() == 1) return;
   const std::size_t elements = buckets_.empty() ? 0 : buckets_.front().end;
-  moved_.resize((elements + comm::chunk - 1) / comm::chunk);
+  moved_.resize(comm::chunks_in(elements));
   wanted_.resize(moved_.size());
 }
 

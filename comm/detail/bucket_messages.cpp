@@ -8,7 +8,7 @@ namespace lockstep::comm::detail {
 namespace {
 
 std::size_t whole_chunks(std::size_t floats) {
-  return (floats + chunk - 1) / chunk * chunk;
+  return chunks_in(floats) * chunk;
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ void ParameterExchange::State::arrange(Communicator& parent, const Options& opti
     return SegmentLayout{.buckets = buckets_of(elements, options.buckets).size(),
                          .elements = elements + extra,
                          .partials = most_subtrees(shared.subtrees_of_member),
-                         .words = 1 + (elements + chunk - 1) / chunk};
+                         .words = 1 + chunks_in(elements)};
   };
   if (shared.hierarchy.members > 1) {
     why_not_shared = memory.share(*communicator, shared.hierarchy, layout().bytes());
