@@ -4,6 +4,8 @@
 //   build/tests/kernels_benchmark [--benchmark_filter=forward] [--benchmark_format=json]
 //   build/tests/kernels_benchmark --limits [THREADS]   the limits alone, as JSON, for one thread and
 //                                                      for THREADS (all cores) at once
+//   build/tests/kernels_benchmark --even-split [THREADS [STEP_SECONDS]]
+//                                                      what equal work for unequal cores leaves
 #include <benchmark/benchmark.h>
 #include <tbb/global_control.h>
 
@@ -17,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "even_split.hpp"
 #include "machine_limits.hpp"
 #include "nn/optimizer.hpp"
 #include "nn/product.hpp"
@@ -263,6 +266,24 @@ void print_limits(unsigned threads) {
   std::printf("}\n");
 }
 
+void print_even_split(unsigned threads, double step_seconds) {
+  constexpr double kSeconds = 4;
+  const std::vector<test::PieceEnds> ends = test::watch_cores(threads, kSeconds);
+  std::printf("{\"even_split\": %.4f, \"step_seconds\": %g, \"pieces\": [",
+              test::even_split(ends, kSeconds, step_seconds), step_seconds);
+  for (const test::PieceEnds& thread : ends) {
+    std::printf("%s%zu", &thread == &ends.front() ? "" : ", ", thread.size());
+  }
+  std::printf("]}\n");
+}
+
+// THREADS of the command line, or all cores.
+unsigned threads_of(int argc, char** argv) {
+  const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
+  return threads > 0 ? static_cast<unsigned>(threads)
+                     : std::max(1u, std::thread::hardware_concurrency());
+}
+
 BENCHMARK_CAPTURE(forward, float32, Precision::float32)->Apply(layers);
 BENCHMARK_CAPTURE(forward, bfloat16, Precision::bfloat16)->Apply(layers);
 BENCHMARK_CAPTURE(input_gradient, float32, Precision::float32)->Apply(layers);
@@ -301,14 +322,19 @@ BENCHMARK_CAPTURE(update, lamb, UpdateRule::lamb, 10, 1e-3f)->Apply(all_sizes);
 }  // namespace lockstep::nn
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::string_view(argv[1]) == "--limits") {
-    const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
-    lockstep::nn::print_limits(threads > 0 ? static_cast<unsigned>(threads)
-                                           : std::max(1u, std::thread::hardware_concurrency()));
+  using namespace lockstep::nn;
+  const std::string_view asked = argc > 1 ? argv[1] : "";
+  if (asked == "--limits") {
+    print_limits(threads_of(argc, argv));
+    return 0;
+  }
+  if (asked == "--even-split") {
+    const double step_seconds = argc > 3 ? std::atof(argv[3]) : 0;
+    print_even_split(threads_of(argc, argv), step_seconds > 0 ? step_seconds : 0.1);
     return 0;
   }
   benchmark::Initialize(&argc, argv);
-  std::printf("kernels: %s\n", std::string(lockstep::nn::kernels<float>().instruction_set).c_str());
+  std::printf("kernels: %s\n", std::string(kernels<float>().instruction_set).c_str());
   // Kernels are timed on one thread, as a rank with training.threads = 1 runs them.
   tbb::global_control one(tbb::global_control::max_allowed_parallelism, 1);
   benchmark::RunSpecifiedBenchmarks();

@@ -63,30 +63,35 @@ double best_rate(double amount, unsigned threads, const auto& work) {
   return best;
 }
 
-// GFLOP/s of float32 fused multiply-adds on registers alone.
-inline double fma_peak(unsigned threads = 1) {
-  constexpr std::size_t kChains = 12;  // more than latency times throughput of any processor here
-  constexpr std::size_t kSteps = 1'000'000;
+inline constexpr std::size_t kMultiplyAddChains = 12;  // more than latency times throughput
+
+// So many fused multiply-adds of float32 registers in each of the chains, and no memory.
+inline void multiply_adds(std::size_t steps) {
+  constexpr std::size_t kChains = kMultiplyAddChains;
   const hn::ScalableTag<float> d;
   using V = hn::Vec<decltype(d)>;
-  const double operations =
-      2.0 * static_cast<double>(kChains * kSteps) * static_cast<double>(hn::Lanes(d));
-  return best_rate(operations, threads, [&](unsigned) {
-    V factor = hn::Set(d, 0.999f);
-    benchmark::DoNotOptimize(factor);
-    V sum[kChains];
-    // Every loop over `sum` is unrolled, or it would live in memory.
+  V factor = hn::Set(d, 0.999f);
+  benchmark::DoNotOptimize(factor);
+  V sum[kChains];
+  // Every loop over `sum` is unrolled, or it would live in memory.
 #pragma GCC unroll 12
-    for (std::size_t i = 0; i < kChains; ++i) sum[i] = hn::Set(d, static_cast<float>(i));
-    for (std::size_t step = 0; step < kSteps; ++step) {
+  for (std::size_t i = 0; i < kChains; ++i) sum[i] = hn::Set(d, static_cast<float>(i));
+  for (std::size_t step = 0; step < steps; ++step) {
 #pragma GCC unroll 12
-      for (std::size_t i = 0; i < kChains; ++i) sum[i] = hn::MulAdd(sum[i], factor, factor);
-    }
-    V total = sum[0];
+    for (std::size_t i = 0; i < kChains; ++i) sum[i] = hn::MulAdd(sum[i], factor, factor);
+  }
+  V total = sum[0];
 #pragma GCC unroll 12
-    for (std::size_t i = 1; i < kChains; ++i) total = hn::Add(total, sum[i]);
-    benchmark::DoNotOptimize(total);
-  });
+  for (std::size_t i = 1; i < kChains; ++i) total = hn::Add(total, sum[i]);
+  benchmark::DoNotOptimize(total);
+}
+
+// GFLOP/s of float32 fused multiply-adds on registers alone.
+inline double fma_peak(unsigned threads = 1) {
+  constexpr std::size_t kSteps = 1'000'000;
+  const double operations = 2.0 * static_cast<double>(kMultiplyAddChains * kSteps) *
+                            static_cast<double>(hn::Lanes(hn::ScalableTag<float>()));
+  return best_rate(operations, threads, [](unsigned) { multiply_adds(kSteps); });
 }
 
 #if defined(__AMX_BF16__)

@@ -12,6 +12,7 @@ from . import machine, native, picture, report
 from .comparison import measure_row, progress
 from .contender import Unavailable, cores
 from .race import race
+from .ranks import ranks
 from .workloads import WORKLOADS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -35,15 +36,18 @@ cannot take part is named with the reason. Nothing of OMP_*, OPENBLAS_* or MKL_*
   scripts/bench --list                        the names of the rows
   scripts/bench --only '512-512 batch 128'    rows whose name matches a regular expression, or 'kernels'
   scripts/bench race                          seconds to 98 % of MNIST from a cold start, beside PyTorch
+  scripts/bench ranks --rounds 20             a rank for every core beside one rank with all of them
 
-Writes bench/bench.json, bench/kernels.json and bench/bench.png (race: bench/race.json).
+Writes bench/bench.json, bench/kernels.json and bench/bench.png (race: bench/race.json, ranks:
+bench/ranks.json).
 Let nothing else run meanwhile. Figures of one run compare, those of different runs do not."""
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=HELP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["all", "race"], default="all", help="default: all but the race")
+    parser.add_argument("what", nargs="?", choices=["all", "race", "ranks"], default="all",
+                        help="default: all but the race and the ranks")
     parser.add_argument("--only", metavar="PATTERN", type=re.compile, help="measure these rows alone")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 0.8 s; race: 2 seeds")
     parser.add_argument("--rounds", type=int, help="default: 5")
@@ -128,6 +132,9 @@ def main():
     if options.what == "race":
         write_json(dict(machine=machine.describe(limits), race=race(options, options.seeds)),
                    os.path.join(options.out, "race.json"))
+    elif options.what == "ranks":
+        write_json(dict(machine=machine.describe(limits), ranks=ranks(options, kernels_program)),
+                   os.path.join(options.out, "ranks.json"))
     else:
         compare(options, limits, kernels_program)
 
