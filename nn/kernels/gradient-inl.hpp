@@ -141,10 +141,10 @@ struct LeafProducts {
                                 true);
       node.load(sums, Node::kColumns);
     } else {
-      node.multiply(std::min(kDepthBlock, end - begin), factors(begin));
+      node.template multiply<Rows::packed>(std::min(kDepthBlock, end - begin), factors(begin));
       for (std::size_t row = begin + kDepthBlock; HWY_UNLIKELY(row < end); row += kDepthBlock) {
         Node block;
-        block.multiply(std::min(kDepthBlock, end - row), factors(row));
+        block.template multiply<Rows::packed>(std::min(kDepthBlock, end - row), factors(row));
         block.add(node);
         node = block;
       }

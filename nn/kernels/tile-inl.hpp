@@ -51,6 +51,13 @@ constexpr std::size_t steps_of(std::size_t terms) {
   return (terms + Terms::kGroup - 1) / Terms::kGroup * (Terms::kGroup / Terms::kTerms);
 }
 
+// A packed factor is asked for so many steps before it is used: the second-level cache, where most of
+// it lies, answers in less time.
+inline constexpr std::size_t kStepsAhead = 8;
+
+// Whether rows of a come packed, one step of all of them after the other.
+enum class Rows { apart, packed };
+
 // The factors of a tile: element (r, p) of a is a[r * a_row + p * a_step]; register v of row p of b
 // is at b + p * b_step + (v / kTileVectors) * b_panel + (v % kTileVectors) * kRegister.
 template <class T, class Terms = Singles>
@@ -88,7 +95,7 @@ struct Tile {
 
   // sum[r, :] = sum over p < steps of a[r, p] b[p, :], in sequence. Rows of a are reached from
   // every third one, which spares address registers.
-  template <class Terms>
+  template <Rows kRowsOfA = Rows::apart, class Terms>
   HWY_INLINE void multiply(std::size_t steps, const TileFactors<T, Terms>& factors) {
     const Tag<T> d;
     constexpr std::size_t kBases = (kRows + 2) / 3;
@@ -102,8 +109,16 @@ struct Tile {
     for (std::size_t p = 0; p < steps; ++p) {
       Vector<T> factor[kVectors];
       unrolled<kVectors>([&](auto v) LOCKSTEP_LAMBDA {
-        factor[v] = hn::LoadU(d, b[v / kTileVectors] + (v % kTileVectors) * kRegister<T>);
+        constexpr std::size_t kPlace = (v % kTileVectors) * kRegister<T>;
+        const T* at = b[v / kTileVectors] + kPlace;
+        factor[v] = hn::LoadU(d, at);
+        if constexpr (kPlace * sizeof(T) % kAlignment == 0) {  // once a cache line
+          __builtin_prefetch(at + kStepsAhead * kPanel<T>);
+        }
       });
+      if constexpr (kRowsOfA == Rows::packed) {
+        __builtin_prefetch(a[0] + 2 * kStepsAhead * factors.a_step);
+      }
       unrolled<kRows>([&](auto r) LOCKSTEP_LAMBDA {
         const Vector<T> broadcast = hn::Set(d, a[r / 3][(r % 3) * a_row]);
         unrolled<kVectors>([&](auto v) LOCKSTEP_LAMBDA {
