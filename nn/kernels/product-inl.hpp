@@ -23,6 +23,9 @@ struct PanelBlock {
   MatrixView<const T> a;  // rows × steps of the block, or of the blocks
   const T* b;             // the same steps of the first panel
   std::size_t b_step, b_panel;
+  T* packed;          // b, if it still is to be packed by whoever multiplies the first rows …
+  const T* unpacked;  // … from here
+  std::size_t unpacked_step;
   MatrixView<T> c;   // rows × columns of the panels
   bool first, last;  // blocks of the depth
   const T* bias;     // of the first column, or null
@@ -56,33 +59,60 @@ HWY_INLINE void add_blocks(const TileFactors<T>& factors, std::size_t depth,
   });
 }
 
+// Fewer rows than this do not repay the copying of b where it can be used as it stands.
+inline constexpr std::size_t kRowsWorthPacking = 2 * kTileRows;
+
+// Whether such a tile may be the first of so many rows, which packs b: they are shared out evenly.
+template <class Terms, std::size_t kRows, std::size_t kVectors>
+inline constexpr bool kMayPack =
+    Terms::kTerms == 1 && !Terms::kInRuns && kVectors == kTileVectors && 2 * kRows > kTileRows;
+
+// tile = the sums of the block, and of the blocks before it, which are in c.
 template <std::size_t kRows, std::size_t kVectors, class T, class Terms>
-void multiply_tile(const PanelBlock<T, Terms>& block, std::size_t row, std::size_t panel) {
-  Tile<T, kRows, kVectors> tile;
+HWY_INLINE void sum_block(const PanelBlock<T, Terms>& block, std::size_t row, std::size_t panel,
+                          Tile<T, kRows, kVectors>& tile) {
+  const T* a = block.a.row(row);
+  const T* c = block.c.row(row) + panel * kPanel<T>;
   const TileFactors<T, Terms> factors{
-      block.a.row(row), block.a.stride, 1, block.b + panel * block.b_panel,
-      block.b_step,     block.b_panel};
-  const std::size_t col = panel * kPanel<T>;
-  T* c = block.c.row(row) + col;
-  bool summed = false;
-  if constexpr (Terms::kInRuns) {
-    sum_runs<kRows, kVectors>(block.a.cols, factors, c, block.c.stride, block.first);
-    if (!block.last || (block.bias == nullptr && block.activation == Activation::none)) return;
-    tile.load(c, block.c.stride);
-    summed = true;
-  } else if constexpr (kRows * kVectors <= kFewSums) {
+      a, block.a.stride, 1, block.b + panel * block.b_panel, block.b_step, block.b_panel};
+  if constexpr (kRows * kVectors <= kFewSums) {
     if (block.a.cols > kDepthBlock) {
       if (!block.first) tile.load(c, block.c.stride);
       const std::size_t blocks = (block.a.cols + kDepthBlock - 1) / kDepthBlock;
       if (blocks == 2) add_blocks<2>(factors, block.a.cols, tile, block.first);
       if (blocks == 3) add_blocks<3>(factors, block.a.cols, tile, block.first);
       if (blocks == 4) add_blocks<kBlocksAtOnce>(factors, block.a.cols, tile, block.first);
-      summed = true;
+      return;
     }
   }
-  if (!summed) {
-    tile.multiply(block.a.cols, factors);
-    if (!block.first) tile.add(c, block.c.stride);
+  bool packs = false;
+  if constexpr (kMayPack<Terms, kRows, kVectors>) {
+    packs = row == 0 && block.packed != nullptr;
+    if (packs) {
+      const TileFactors<T, Terms> unpacked{
+          a, block.a.stride, 1, block.unpacked + panel * kPanel<T>, block.unpacked_step, kPanel<T>};
+      tile.template multiply<Rows::apart, Columns::to_be_packed>(
+          block.a.cols, unpacked, block.packed + panel * block.b_panel);
+    }
+  }
+  if (!packs) tile.multiply(block.a.cols, factors);
+  if (!block.first) tile.add(c, block.c.stride);
+}
+
+template <std::size_t kRows, std::size_t kVectors, class T, class Terms>
+void multiply_tile(const PanelBlock<T, Terms>& block, std::size_t row, std::size_t panel) {
+  Tile<T, kRows, kVectors> tile;
+  const std::size_t col = panel * kPanel<T>;
+  T* c = block.c.row(row) + col;
+  if constexpr (Terms::kInRuns) {
+    const TileFactors<T, Terms> factors{
+        block.a.row(row), block.a.stride, 1, block.b + panel * block.b_panel,
+        block.b_step,     block.b_panel};
+    sum_runs<kRows, kVectors>(block.a.cols, factors, c, block.c.stride, block.first);
+    if (!block.last || (block.bias == nullptr && block.activation == Activation::none)) return;
+    tile.load(c, block.c.stride);
+  } else {
+    sum_block(block, row, panel, tile);
   }
   if (block.last && block.bias != nullptr) tile.add(block.bias + col, 0);
   tile.store(c, block.c.stride);
@@ -174,13 +204,14 @@ HWY_INLINE void pack_block(Runs, const Product<T>& product, std::size_t p, std::
 template <class Terms, class T>
 void product_panels_of(const Product<T>& product, std::size_t row_begin, std::size_t row_end,
                        std::size_t panel, std::size_t panels) {
-  // Fewer rows than this do not repay the copying of b where it can be used as it stands.
-  constexpr std::size_t kRowsWorthPacking = 2 * kTileRows;
   constexpr std::size_t kPanelSize = steps_of<Terms>(kDepthBlock) * kPanel<T>;
   const std::size_t depth = product.a.cols;
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
   const std::size_t rows = row_end - row_begin;
+  // Whole panels are packed on their way into the first tiles.
+  const bool packs_on_the_way = !product.b_transposed && rows >= kRowsWorthPacking &&
+                                cols == panels * kPanel<T> && !Terms::kInRuns;
   const bool in_place = !product.b_transposed && rows < kRowsWorthPacking && !Terms::kInRuns;
   const std::size_t sums = rows * ((cols + kRegister<T> - 1) / kRegister<T>);
   const bool side_by_side = in_place && cols <= kPanel<T> && sums <= kFewSums;
@@ -196,7 +227,7 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
       b = product.b_pairs + panel * product.b_panel + steps_of<Terms>(p) * kPanel<T>;
     } else if (in_place) {
       b = product.b + p * product.b_stride + col;
-    } else {
+    } else if (!packs_on_the_way) {
       pack_block(Terms(), product, p, length, col, cols, kPanelSize, packed);
     }
     multiply_block(
@@ -207,6 +238,9 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
                              .b_panel = in_place     ? kPanel<T>
                                         : kPacksHere ? kPanelSize
                                                      : product.b_panel,
+                             .packed = packs_on_the_way ? packed : nullptr,
+                             .unpacked = product.b + p * product.b_stride + col,
+                             .unpacked_step = product.b_stride,
                              .c = {product.c.row(row_begin) + col, rows, cols, product.c.stride},
                              .first = p == 0,
                              .last = p + length == depth,

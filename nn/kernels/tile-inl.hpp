@@ -51,12 +51,16 @@ constexpr std::size_t steps_of(std::size_t terms) {
   return (terms + Terms::kGroup - 1) / Terms::kGroup * (Terms::kGroup / Terms::kTerms);
 }
 
-// A packed factor is asked for so many steps before it is used: the second-level cache, where most of
-// it lies, answers in less time.
+// Factors are asked for so many steps before they are used: the second-level cache, where most of a
+// packed one lies, answers in less time.
 inline constexpr std::size_t kStepsAhead = 8;
+// For what may not be in that cache, and is brought into it.
+inline constexpr std::size_t kStepsFarAhead = 40;
 
 // Whether rows of a come packed, one step of all of them after the other.
 enum class Rows { apart, packed };
+// Whether those of b are to be used alone, or to be packed on their way.
+enum class Columns { to_be_used, to_be_packed };
 
 // The factors of a tile: element (r, p) of a is a[r * a_row + p * a_step]; register v of row p of b
 // is at b + p * b_step + (v / kTileVectors) * b_panel + (v % kTileVectors) * kRegister.
@@ -94,10 +98,13 @@ struct Tile {
   }
 
   // sum[r, :] = sum over p < steps of a[r, p] b[p, :], in sequence. Rows of a are reached from
-  // every third one, which spares address registers.
-  template <Rows kRowsOfA = Rows::apart, class Terms>
-  HWY_INLINE void multiply(std::size_t steps, const TileFactors<T, Terms>& factors) {
+  // every third one, which spares address registers. Columns to be packed are one panel, and are
+  // copied to `packed`.
+  template <Rows kRowsOfA = Rows::apart, Columns kColumnsOfB = Columns::to_be_used, class Terms>
+  HWY_INLINE void multiply(std::size_t steps, const TileFactors<T, Terms>& factors,
+                           T* HWY_RESTRICT packed = nullptr) {
     const Tag<T> d;
+    constexpr bool kPacksB = kColumnsOfB == Columns::to_be_packed;
     constexpr std::size_t kBases = (kRows + 2) / 3;
     constexpr std::size_t kPanels = (kVectors + kTileVectors - 1) / kTileVectors;
     const std::size_t a_row = factors.a_row;
@@ -112,8 +119,10 @@ struct Tile {
         constexpr std::size_t kPlace = (v % kTileVectors) * kRegister<T>;
         const T* at = b[v / kTileVectors] + kPlace;
         factor[v] = hn::LoadU(d, at);
+        if constexpr (kPacksB) hn::StoreU(factor[v], d, packed + kPlace);
         if constexpr (kPlace * sizeof(T) % kAlignment == 0) {  // once a cache line
-          __builtin_prefetch(at + kStepsAhead * kPanel<T>);
+          __builtin_prefetch(at + kStepsAhead * factors.b_step);
+          if constexpr (kPacksB) __builtin_prefetch(at + kStepsFarAhead * factors.b_step, 0, 2);
         }
       });
       if constexpr (kRowsOfA == Rows::packed) {
@@ -127,6 +136,7 @@ struct Tile {
       });
       unrolled<kBases>([&](auto i) LOCKSTEP_LAMBDA { a[i] += factors.a_step; });
       unrolled<kPanels>([&](auto i) LOCKSTEP_LAMBDA { b[i] += factors.b_step; });
+      if constexpr (kPacksB) packed += kPanel<T>;
     }
   }
 
