@@ -34,8 +34,19 @@ TYPED_TEST_SUITE(ProductTest, Types);
 struct Shape {
   std::size_t rows, depth, cols;
 };
-const std::vector<Shape> kShapes = {{1, 1, 1},     {3, 5, 7},      {12, 16, 32},  {13, 17, 33},
-                                    {25, 513, 10}, {50, 1030, 49}, {200, 40, 70}, {5, 2, 100}};
+const std::vector<Shape> kShapes = {{1, 1, 1},
+                                    {3, 5, 7},
+                                    {12, 16, 32},
+                                    {13, 17, 33},
+                                    {25, 513, 10},
+                                    {50, 1030, 49},
+                                    {200, 40, 70},
+                                    {5, 2, 100},
+                                    // Whole panels, which the first of many rows pack.
+                                    {24, 300, 64},
+                                    {25, 513, 96},
+                                    {29, 257, 32},
+                                    {64, 784, 160}};
 
 TYPED_TEST(ProductTest, AgreesWithReferenceAndBetweenInstructionSets) {
   using T = TypeParam;
@@ -85,24 +96,30 @@ TYPED_TEST(ProductTest, AgreesWithReferenceAndBetweenInstructionSets) {
 
 TYPED_TEST(ProductTest, IsTheSameForAnyCutOfTheRows) {
   using T = TypeParam;
-  const auto a = uniform_matrix<T>(67, 600, 4);
-  AlignedBuffer<T> b(600 * 45);
-  fill_uniform(b.span(), 5);
-  const auto product = [&](std::size_t begin, std::size_t end, Matrix<T>& c) {
-    Product<T> p;
-    p.a = {a.view().row(begin), end - begin, 600, a.view().stride};
-    p.b = b.data();
-    p.b_stride = 600;
-    p.b_transposed = true;
-    p.c = {c.view().row(begin), end - begin, 45, c.view().stride};
-    multiply(p);
-  };
-  Matrix<T> whole(67, 45);
-  product(0, 67, whole);
-  for (const std::size_t step : {1u, 2u, 5u, 12u, 30u}) {
-    Matrix<T> cut(67, 45);
-    for (std::size_t i = 0; i < 67; i += step) product(i, std::min<std::size_t>(67, i + step), cut);
-    EXPECT_EQ(bytes_of(std::as_const(cut).view()), bytes_of(std::as_const(whole).view())) << step;
+  constexpr std::size_t kRows = 67, kDepth = 600;
+  const auto a = uniform_matrix<T>(kRows, kDepth, 4);
+  for (const bool transposed : {false, true}) {
+    for (const std::size_t cols : {45u, 64u}) {
+      AlignedBuffer<T> b(kDepth * cols);
+      fill_uniform(b.span(), 5);
+      const auto product = [&](std::size_t begin, std::size_t end, Matrix<T>& c) {
+        Product<T> p;
+        p.a = {a.view().row(begin), end - begin, kDepth, a.view().stride};
+        p.b = b.data();
+        p.b_stride = transposed ? kDepth : cols;
+        p.b_transposed = transposed;
+        p.c = {c.view().row(begin), end - begin, cols, c.view().stride};
+        multiply(p);
+      };
+      Matrix<T> whole(kRows, cols);
+      product(0, kRows, whole);
+      for (const std::size_t step : {1u, 2u, 5u, 12u, 24u, 30u}) {
+        Matrix<T> cut(kRows, cols);
+        for (std::size_t i = 0; i < kRows; i += step) product(i, std::min(kRows, i + step), cut);
+        EXPECT_EQ(bytes_of(std::as_const(cut).view()), bytes_of(std::as_const(whole).view()))
+            << step << " rows of " << cols << " columns" << (transposed ? ", transposed" : "");
+      }
+    }
   }
 }
 
