@@ -158,6 +158,10 @@ void ParameterExchange::progress() {
   state_->wait_until([] { return true; });
 }
 
+bool ParameterExchange::wants_progress() const {
+  return state_->buckets.size() > 1 && !state_->thread.joinable();
+}
+
 unsigned ParameterExchange::raised() {
   state_->wait_until([&] { return state_->flags->done(); });
   return static_cast<unsigned>(state_->flags->raised());

@@ -141,8 +141,11 @@ class ParameterExchange {
   void final_from(std::size_t begin);
 
   // Goes on as far as it can without waiting for another rank: for who computes on the only thread
-  // that there is (Thread::never) and calls this now and then.
+  // that there is, and calls this now and then.
   void progress();
+
+  // Whether that pays: there are several buckets, and no thread to go on with them.
+  bool wants_progress() const;
 
   // Waits until it is known which flags were raised on any rank.
   unsigned raised();

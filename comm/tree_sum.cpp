@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "comm/detail/prefetch.hpp"
+
 namespace lockstep::comm {
 namespace {
 
@@ -66,7 +68,11 @@ std::size_t TreeSum::terms(Subtree node) const {
 const float* TreeSum::sum(Subtree node, std::size_t depth, std::size_t offset, std::size_t count,
                           float* out) {
   const Input& input = inputs_[node.first];
-  if (input.size == node.size) return input.values == nullptr ? nullptr : input.values + offset;
+  if (input.size == node.size) {
+    if (input.values == nullptr) return nullptr;
+    detail::prefetch_chunk(input.values + offset + chunk);  // who wants this one wants the next
+    return input.values + offset;
+  }
   assert(node.size > 1 && "the inputs must cover every leaf");
 
   const std::size_t half = node.size / 2;

@@ -88,16 +88,17 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
       if (rounded) kernel.round_to_bfloat16(block);
     });
   }
-  // A rank alone moves the weights as their gradient comes, so what reads them goes first. With
-  // others, sums are on their way to them while the input gradient is computed.
-  const bool weights_first = pass.flow != nullptr;
+  // A rank alone moves the weights as their gradient comes, and so does one that works for the
+  // exchange in between: what reads them goes first. Where sums travel meanwhile, these do.
+  const bool weights_first =
+      pass.flow != nullptr && pass.flow->carries_sums_meanwhile() && !d_x.empty();
   if (!weights_first) input_gradient(parameters, d_y, d_x, scratch);
   bias_gradients(d_y, subtrees);
   using Parameters = ParameterFlow::Parameters;
   weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch, options_.precision,
-                      {pass.flow, d_x.empty() ? Parameters::free : Parameters::in_use});
+                      {pass.flow, weights_first ? Parameters::in_use : Parameters::free});
   if (weights_first) {
-    if (!d_x.empty()) pass.flow->final_from(weight_.offset, Parameters::in_use);
+    pass.flow->final_from(weight_.offset, Parameters::in_use);
     input_gradient(parameters, d_y, d_x, scratch);
   }
 }

@@ -57,6 +57,10 @@ class ParameterFlow {
   // descending offsets.
   enum class Parameters { in_use, free };
   virtual void final_from(std::size_t begin, Parameters parameters) = 0;
+
+  // Whether sums get further beside the pass, so that it is worth telling of them while parameters
+  // are still read. If not, what is told of moves at best in final_from(), and only if it is free.
+  virtual bool carries_sums_meanwhile() const = 0;
 };
 
 // Where a pass meets the other ranks for sums over all samples of the batch. All ranks make the

@@ -36,6 +36,7 @@ comm::ParameterExchange::Options exchange_options(const CommConfig& config,
 }
 
 // A pass of several ranks: it waits for what the last step moved, and tells of what it has summed.
+// Without a thread of its own the exchange goes on then, while the sums are still in a cache.
 class Flow : public nn::ParameterFlow {
  public:
   explicit Flow(comm::ParameterExchange& exchange) : exchange_(exchange) {}
@@ -49,7 +50,9 @@ class Flow : public nn::ParameterFlow {
     } else {
       exchange_.sums_final_from(begin);
     }
+    if (exchange_.wants_progress()) exchange_.progress();
   }
+  bool carries_sums_meanwhile() const override { return !exchange_.wants_progress(); }
 
  private:
   comm::ParameterExchange& exchange_;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cassert>
 
+#include "comm/detail/prefetch.hpp"
 #include "comm/detail/rounded.hpp"
 
 namespace lockstep::comm::detail {
@@ -120,6 +121,8 @@ bool BucketExchange::copy() {
 void BucketExchange::take_over(const float* from, Shard range) {
   float* parameters = state_.own_segment().parameters();
   for_each_chunk(range, [&](std::size_t begin, std::size_t count) {
+    prefetch_chunk(parameters + begin + chunk);
+    prefetch_chunk(from + begin + chunk);
     before_change({begin, begin + count});
     copy_to(parameters + begin, from + begin, count);
   });
@@ -174,6 +177,7 @@ void BucketExchange::sum() {
   }
   alignas(64) std::array<float, chunk> buffer;
   for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
+    prefetch_chunk(state_.own_segment().parameters() + begin + chunk);
     const float* sum = whole_sum(begin, count, buffer.data());
     if (sum == nullptr) sum = std::fill_n(buffer.data(), count, 0.0F) - count;
     if (!state_.holds) {

@@ -118,9 +118,24 @@ HWY_INLINE T* advance(T* p, std::size_t count) {
   return p == nullptr ? nullptr : p + count;
 }
 
+// Who moves parameters page by page moves those behind these next: has the first cache lines of
+// them brought into the second-level cache. The processor follows a stream from there by itself,
+// but to the end of its page alone.
+template <class T>
+HWY_INLINE void prefetch_next_page(const Update<T>& u, std::size_t count) {
+  constexpr std::size_t kPage = 4096 / sizeof(T);
+  constexpr std::size_t kLine = kAlignment / sizeof(T);
+  if (count < kPage) return;
+  for (const T* values : {u.parameters, u.moment1, u.moment2}) {
+    if (values == nullptr) continue;
+    for (std::size_t i = 0; i < 8 * kLine; i += kLine) __builtin_prefetch(values + count + i, 0, 2);
+  }
+}
+
 // Tensors are padded to whole groups with zeros, and zeros stay zeros under every rule.
 template <class T>
 void update(const Update<T>& u, const T* gradient, std::size_t count) {
+  prefetch_next_page(u, count);
   with_mover(u, [&](const auto& mover) LOCKSTEP_LAMBDA {
     for (std::size_t j = 0; j < count; j += kLanes) {
       LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
