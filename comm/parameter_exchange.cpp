@@ -159,7 +159,7 @@ void ParameterExchange::progress() {
 }
 
 bool ParameterExchange::wants_progress() const {
-  return state_->buckets.size() > 1 && !state_->thread.joinable();
+  return state_->ranks > 1 && state_->buckets.size() > 1 && !state_->thread.joinable();
 }
 
 unsigned ParameterExchange::raised() {

@@ -4,8 +4,6 @@
 //   build/tests/kernels_benchmark [--benchmark_filter=forward] [--benchmark_format=json]
 //   build/tests/kernels_benchmark --limits [THREADS]   the limits alone, as JSON, for one thread and
 //                                                      for THREADS (all cores) at once
-//   build/tests/kernels_benchmark --even-split [THREADS [STEP_SECONDS]]
-//                                                      what equal work for unequal cores leaves
 #include <benchmark/benchmark.h>
 #include <tbb/global_control.h>
 
@@ -19,7 +17,6 @@
 #include <thread>
 #include <vector>
 
-#include "even_split.hpp"
 #include "machine_limits.hpp"
 #include "nn/optimizer.hpp"
 #include "nn/product.hpp"
@@ -266,17 +263,6 @@ void print_limits(unsigned threads) {
   std::printf("}\n");
 }
 
-void print_even_split(unsigned threads, double step_seconds) {
-  constexpr double kSeconds = 4;
-  const std::vector<test::PieceEnds> ends = test::watch_cores(threads, kSeconds);
-  std::printf("{\"even_split\": %.4f, \"step_seconds\": %g, \"pieces\": [",
-              test::even_split(ends, kSeconds, step_seconds), step_seconds);
-  for (const test::PieceEnds& thread : ends) {
-    std::printf("%s%zu", &thread == &ends.front() ? "" : ", ", thread.size());
-  }
-  std::printf("]}\n");
-}
-
 // THREADS of the command line, or all cores.
 unsigned threads_of(int argc, char** argv) {
   const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
@@ -326,11 +312,6 @@ int main(int argc, char** argv) {
   const std::string_view asked = argc > 1 ? argv[1] : "";
   if (asked == "--limits") {
     print_limits(threads_of(argc, argv));
-    return 0;
-  }
-  if (asked == "--even-split") {
-    const double step_seconds = argc > 3 ? std::atof(argv[3]) : 0;
-    print_even_split(threads_of(argc, argv), step_seconds > 0 ? step_seconds : 0.1);
     return 0;
   }
   benchmark::Initialize(&argc, argv);

@@ -2,6 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <vector>
+
 #include "nn/kernels/kernels.hpp"
 #include "random_matrix.hpp"
 
@@ -99,6 +105,70 @@ TEST(Network, SubtreesTogetherAreTheWholeTree) {
   for (std::size_t i = 0; i < whole[0].size(); ++i) {
     const float left = parts[0].data()[i] + parts[1].data()[i];
     EXPECT_EQ(whole[0].data()[i], left + parts[2].data()[i]) << i;
+  }
+}
+
+// Moves parameters as soon as they are free: to nothing that a product could use.
+class Mover : public ParameterFlow {
+ public:
+  Mover(bool carries, std::span<float> parameters) : carries_(carries), parameters_(parameters) {}
+  void before_reading(std::size_t) override {}
+  void final_from(std::size_t begin, Parameters parameters) override {
+    std::size_t& last = parameters == Parameters::free ? free_from : final_from_;
+    EXPECT_LE(begin, last);
+    last = begin;
+    if (parameters == Parameters::in_use) {
+      ++in_use;
+    } else {
+      ++free;
+      std::ranges::fill(parameters_.subspan(begin), std::numeric_limits<float>::quiet_NaN());
+    }
+  }
+  bool carries_sums_meanwhile() const override { return carries_; }
+
+  std::size_t free_from = static_cast<std::size_t>(-1);
+  std::size_t free = 0, in_use = 0;  // how often it was told so
+
+ private:
+  std::size_t final_from_ = static_cast<std::size_t>(-1);
+  bool carries_;
+  std::span<float> parameters_;
+};
+
+TEST(Network, ParametersThatAreFreeAreNotReadAgain) {
+  constexpr std::size_t kRows = 12, kInputs = 700, kWide = 1000;
+  const std::vector<LayerDescription> layers = {
+      dense(kWide, Activation::relu), dense(kWide, Activation::relu), dense(3, Activation::none)};
+  const Network<float> network(kInputs, layers, Loss::mean_squared_error);
+  const std::vector<std::size_t> leaves = {0, 5, 12};
+  const auto x = test::uniform_matrix<float>(kRows, kInputs, 2);
+  const auto gradient_with = [&](const std::function<ParameterFlow*(std::span<float>)>& flow) {
+    AlignedBuffer<float> parameters(network.layout().buffer_size());
+    network.initialize(1, parameters.span());
+    Workspace<float> workspace(network, kRows, true);
+    for (std::size_t m = 0; m < kRows; ++m) {
+      std::copy_n(x.view().row(m), kInputs, workspace.input().row(m));
+    }
+    const Pass pass{.training = true, .flow = flow(parameters.span())};
+    network.forward(pass, parameters.span(), kRows, workspace);
+    const auto d_y = workspace.d_outputs();
+    for (std::size_t m = 0; m < kRows; ++m) std::fill_n(d_y.row(m), 3, 1.0f);
+    AlignedBuffer<float> gradient(network.layout().buffer_size());
+    const std::vector<SubtreeGradient<float>> views = {{leaves, gradient.span()}};
+    network.backward(pass, parameters.span(), kRows, workspace, views);
+    return std::vector<float>(gradient.span().begin(), gradient.span().end());
+  };
+  const auto expected = gradient_with([](std::span<float>) { return nullptr; });
+  for (const bool carries : {false, true}) {
+    std::optional<Mover> mover;
+    EXPECT_EQ(gradient_with(
+                  [&](std::span<float> parameters) { return &mover.emplace(carries, parameters); }),
+              expected);
+    EXPECT_EQ(mover->free_from, 0u);
+    // Weights of a mebibyte and more come in pieces; where sums travel they come before the input
+    // gradient reads them.
+    EXPECT_GT(mover->free, layers.size());
+    EXPECT_EQ(mover->in_use > 0, carries);
   }
 }
 

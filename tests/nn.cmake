@@ -11,7 +11,6 @@ lockstep_test(NAME trust_ratios_test LIBS lockstep::nn)
 lockstep_test(NAME lamb_test LIBS lockstep::nn)
 
 find_package(benchmark REQUIRED)
-lockstep_test(NAME even_split_test LIBS lockstep::nn hwy::hwy benchmark::benchmark)
 
 # Not a test: scripts/bench runs it. Its limits are those of the processor that it is built on.
 add_executable(kernels_benchmark EXCLUDE_FROM_ALL kernels_benchmark.cpp)

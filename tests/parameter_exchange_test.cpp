@@ -349,6 +349,18 @@ TEST(ParameterExchange, EachRanksShareShrinksAsRanksGrow) {
   EXPECT_NEAR(static_cast<double>(owned), 4e6 / static_cast<double>(world().size()), uneven);
 }
 
+TEST(ParameterExchange, WantsProgressOfBucketsThatNoThreadGoesOnWith) {
+  using Thread = ParameterExchange::Thread;
+  const std::size_t one_bucket = 1000, buckets = 1'000'000;
+  const bool alone = world().size() == 1;
+  for (const Thread thread : {Thread::never, Thread::always}) {
+    ParameterExchange exchange(world(), 8, buckets, {.thread = thread});
+    EXPECT_EQ(exchange.wants_progress(), !alone && thread == Thread::never);
+    ParameterExchange small(world(), 8, one_bucket, {.thread = thread, .watched = false});
+    EXPECT_FALSE(small.wants_progress());
+  }
+}
+
 // Parameters of the last elements are there while those of the first still wait for their gradient.
 TEST(ParameterExchange, MovesBucketsBeforeTheRestIsFinal) {
   constexpr std::size_t elements = 100'000;

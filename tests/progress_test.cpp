@@ -132,7 +132,12 @@ TEST(EpochLine, SaysWhatThereIs) {
   summary.input_share = 0.034;
   EXPECT_EQ(epoch_line(summary),
             "epoch  3/10  loss 0.1234  1,234,567 samples/s  input 3 %  12.3 s");
+  summary.wait_share = 0.078;
+  EXPECT_EQ(epoch_line(summary),
+            "epoch  3/10  loss 0.1234  1,234,567 samples/s  input 3 %  wait 8 %  12.3 s");
   summary.input_share = 0;
+  EXPECT_EQ(epoch_line(summary), "epoch  3/10  loss 0.1234  1,234,567 samples/s  wait 8 %  12.3 s");
+  summary.wait_share = 0;
   summary.validation_loss = 0.5;
   summary.validation_accuracy = 0.97651;
   summary.best = true;

@@ -22,6 +22,7 @@ foreach(name IN ITEMS background batch cpu_quota doctor epoch_order input leaves
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
 endforeach()
 lockstep_test(NAME evaluation_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
+lockstep_test(NAME pace_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 lockstep_test(NAME replica_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3)
 lockstep_test(NAME share_gather_test SOURCES comm_main.cpp LIBS lockstep::trainer RANKS 1 2 3 4)
 # It flips bits of its own memory, and is run by replica_faults_test.

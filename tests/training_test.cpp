@@ -111,8 +111,8 @@ Trained train_with(int threads, int steps_before_stop = 0, int threads_after = 1
     result.parameters = values(training.result());
     result.train_loss = training.state().train_loss;
     result.batches_ahead += training.input().times_ahead();
-    result.input_seconds += training.input_seconds();
-    result.seconds += training.seconds_trained();
+    result.input_seconds += training.pace().input_seconds();
+    result.seconds += training.pace().seconds();
   };
   tbb::task_arena(threads).execute([&] {
     Training training(config, data, world());

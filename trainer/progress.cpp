@@ -130,6 +130,7 @@ std::string epoch_line(const EpochSummary& summary) {
   line += fmt::format("  {} samples/s  ", rate_text(summary.samples_per_second));
   if (summary.input_share >= 0.01)
     line += fmt::format("input {:.0f} %  ", 100 * summary.input_share);
+  if (summary.wait_share >= 0.01) line += fmt::format("wait {:.0f} %  ", 100 * summary.wait_share);
   line +=
       summary.seconds < 100 ? fmt::format("{:.1f} s", summary.seconds) : time_text(summary.seconds);
   return line;

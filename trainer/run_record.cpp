@@ -75,17 +75,19 @@ void RunRecord::keep_epoch(const EpochReport& report) {
   line["step"] = report.step;
   line["samples"] = report.samples;
   line["seconds"] = report.seconds;
-  line["samples_per_second"] = report.samples_per_second;
-  line["input_seconds"] = report.input_seconds;
+  line["samples_per_second"] = report.pace.samples_per_second;
+  line["input_seconds"] = report.pace.input_seconds;
+  line["wait_seconds"] = report.pace.wait_seconds;
   line["train_loss"] = report.train_loss;
   line["train_accuracy"] = or_null(report.train_accuracy);
   EpochSummary summary{
       .epoch = report.epoch,
       .epochs = config_.training.steps > 0 ? report.epoch : config_.training.epochs,
       .train_loss = report.train_loss,
-      .samples_per_second = report.samples_per_second,
+      .samples_per_second = report.pace.samples_per_second,
       .seconds = report.seconds,
-      .input_share = report.input_share,
+      .input_share = report.pace.input_share,
+      .wait_share = report.pace.wait_share,
       .best = report.best};
   if (report.validation) {
     line["validation_loss"] = report.validation->loss;
@@ -98,10 +100,10 @@ void RunRecord::keep_epoch(const EpochReport& report) {
   directory_.append_metrics(line);
   say(epoch_line(summary));
   // Times of a short epoch say little.
-  if (report.slowest_excess > 0.2 && report.samples_per_second > 0 &&
-      static_cast<double>(report.samples) / report.samples_per_second > 1) {
+  if (report.pace.slowest_excess > 0.2 && report.pace.samples_per_second > 0 &&
+      static_cast<double>(report.samples) / report.pace.samples_per_second > 1) {
     say(fmt::format("rank {} holds the others up: it computed {:.0f} % longer than most",
-                    report.slowest_rank, 100 * report.slowest_excess));
+                    report.pace.slowest_rank, 100 * report.pace.slowest_excess));
   }
 }
 

@@ -204,16 +204,12 @@ Training::EpochEnd Training::run_epoch(const TrainingObserver& observer,
     if (outcome.gradient_norm) state_.gradient_norm = *outcome.gradient_norm;
     const auto end = Clock::now();
     const double seconds = seconds_between(start, end);
-    epoch_input_seconds_here_ += seconds_between(start, outcome.input_ready);
+    pace_.add_step(batch.size(), seconds, seconds_between(start, outcome.input_ready));
     start = end;
-    epoch_samples_here_ += batch.size();
-    epoch_seconds_here_ += seconds;
-    samples_trained_ += batch.size();
-    seconds_trained_ += seconds;
     state_.seconds += seconds;
     if (observer.step && end >= tell_at) {
-      observer.step({state_.epoch + 1, state_.step_in_epoch, steps, epoch_samples_here_,
-                     epoch_seconds_here_, own_mean_loss()});
+      observer.step({state_.epoch + 1, state_.step_in_epoch, steps, pace_.epoch_samples(),
+                     pace_.epoch_seconds(), own_mean_loss()});
       start = Clock::now();
       tell_at = start + std::chrono::duration_cast<Clock::duration>(
                             std::chrono::duration<double>(observer.step_interval));
@@ -273,27 +269,6 @@ void Training::gather_leaf_sums() {
   }
 }
 
-// Collective. A rank that waited for others had computed less than they.
-void Training::gather_times(EpochReport& report) const {
-  const std::vector<std::size_t> counts(communicator_.size(), 2);
-  std::vector<double> all(2 * communicator_.size());
-  const double waited = step_.exchange().seconds_waited() - waited_before_epoch_;
-  const double computed = epoch_seconds_here_ - waited;
-  communicator_.all_gather(std::vector<double>{epoch_input_seconds_here_, computed}, counts, all);
-  std::vector<double> times;
-  for (std::size_t r = 0; r < communicator_.size(); ++r) {
-    report.input_seconds = std::max(report.input_seconds, all[2 * r]);
-    times.push_back(all[2 * r + 1]);
-  }
-  const auto slowest = std::ranges::max_element(times);
-  report.slowest_rank = static_cast<std::size_t>(slowest - times.begin());
-  const double longest = *slowest;
-  // Of an even number the lower one: of two ranks the other one.
-  const auto middle = times.begin() + static_cast<std::ptrdiff_t>((times.size() - 1) / 2);
-  std::ranges::nth_element(times, middle);
-  if (*middle > 0) report.slowest_excess = longest / *middle - 1;
-}
-
 Training::Memory Training::memory() const {
   std::size_t owned = 0;
   for (const comm::Shard& shard : step_.exchange().owned()) owned += shard.size();
@@ -308,12 +283,7 @@ EpochReport Training::close_epoch(bool complete) {
   report.step = state_.step;
   report.samples = samples_done_in_epoch();
   report.seconds = state_.seconds;
-  gather_times(report);
-  if (epoch_seconds_here_ > 0) {
-    report.samples_per_second = static_cast<double>(epoch_samples_here_) / epoch_seconds_here_;
-    report.input_share = report.input_seconds / epoch_seconds_here_;
-  }
-  input_seconds_ += report.input_seconds;
+  report.pace = pace_.close_epoch(communicator_, step_.exchange().seconds_waited());
   report.learning_rate = config_.optimizer.learning_rate;
   report.gradient_norm = state_.gradient_norm;
   const double samples = static_cast<double>(report.samples);
@@ -328,10 +298,7 @@ EpochReport Training::close_epoch(bool complete) {
     report.validation = validate();
     if (!std::isfinite(report.validation->loss)) diverged("validation loss");
   }
-  epoch_samples_here_ = 0;
-  epoch_seconds_here_ = 0;
-  epoch_input_seconds_here_ = 0;
-  waited_before_epoch_ = step_.exchange().seconds_waited();
+  pace_.open_epoch(step_.exchange().seconds_waited());
   if (complete) {
     if (report.validation) {
       watch_for_early_stop(report.validation->loss, report);

@@ -20,6 +20,7 @@
 #include "trainer/config.hpp"
 #include "trainer/epoch_order.hpp"
 #include "trainer/evaluation.hpp"
+#include "trainer/pace.hpp"
 #include "trainer/training_step.hpp"
 
 namespace lockstep::trainer {
@@ -36,18 +37,12 @@ struct StepReport {
 
 // One line of metrics.jsonl.
 struct EpochReport {
-  std::uint64_t epoch = 0;        // from 1
-  bool complete = true;           // false: cut short by training.steps
-  std::uint64_t step = 0;         // updates done in all
-  std::uint64_t samples = 0;      // trained on in this epoch
-  double seconds = 0;             // training time of the whole run so far, evaluation left out
-  double samples_per_second = 0;  // in this process's share of the epoch
-  double input_seconds = 0;       // of that share, in which steps waited for samples: the longest
-                                  // of all ranks' sums
-  double input_share = 0;         // the same as a share of that time
-  // Of several ranks, the one that computed longest, and by which share longer than the median.
-  std::size_t slowest_rank = 0;
-  double slowest_excess = 0;
+  std::uint64_t epoch = 0;    // from 1
+  bool complete = true;       // false: cut short by training.steps
+  std::uint64_t step = 0;     // updates done in all
+  std::uint64_t samples = 0;  // trained on in this epoch
+  double seconds = 0;         // training time of the whole run so far, evaluation left out
+  Pace pace;
   double train_loss = 0;  // mean over the epoch's samples, each as its batch saw it
   std::optional<double> train_accuracy;
   std::optional<Evaluation> validation;
@@ -109,11 +104,8 @@ class Training {
   };
   Memory memory() const;
 
-  // Training speed of this process: samples trained on, the seconds that took, and how many of
-  // these the steps waited for their input.
-  std::uint64_t samples_trained() const { return samples_trained_; }
-  double seconds_trained() const { return seconds_trained_; }
-  double input_seconds() const { return input_seconds_; }
+  // How fast this process has trained.
+  const PaceMeter& pace() const { return pace_; }
   const Input& input() const { return step_.input(); }
   const comm::ParameterExchange& exchange() const { return step_.exchange(); }
 
@@ -122,7 +114,6 @@ class Training {
 
   std::uint64_t steps_in_epoch() const;
   EpochEnd run_epoch(const TrainingObserver& observer, const std::function<bool()>& stop);
-  void gather_times(EpochReport& report) const;
   EpochReport close_epoch(bool complete);
   bool due_to_save() const;
   bool next_step_is_told_of(std::uint64_t steps_in_epoch) const;
@@ -151,13 +142,7 @@ class Training {
 
   bool stopped_early_ = false;
   bool reached_target_ = false;
-  std::uint64_t samples_trained_ = 0;
-  double seconds_trained_ = 0;
-  double input_seconds_ = 0;              // of all epochs that were reported
-  std::uint64_t epoch_samples_here_ = 0;  // trained on by this process in the epoch under way
-  double epoch_seconds_here_ = 0;
-  double epoch_input_seconds_here_ = 0;
-  double waited_before_epoch_ = 0;  // for other ranks
+  PaceMeter pace_;
 };
 
 }  // namespace lockstep::trainer

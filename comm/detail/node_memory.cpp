@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <new>
+#include <random>
 #include <utility>
 
 namespace lockstep::comm::detail {
@@ -41,12 +42,16 @@ class File {
   int descriptor_;
 };
 
-// Shared memory with a name that nobody else has, until this object ends.
+// Shared memory with a name that nobody else has, until this object ends. Chance gives the name:
+// processes of two containers may have one number, and each a /dev/shm of its own, where one would
+// take its own memory for the other's.
 class Named {
  public:
   Named() {
-    for (std::size_t i = 0; descriptor_ < 0; ++i) {
-      name_ = "/lockstep-" + std::to_string(getpid()) + "-" + std::to_string(i);
+    std::random_device chance;
+    while (descriptor_ < 0) {
+      name_ = "/lockstep";
+      for (int i = 0; i < 4; ++i) name_.append("-").append(std::to_string(chance()));
       descriptor_ = shm_open(name_.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
       if (descriptor_ < 0 && errno != EEXIST) return;
     }

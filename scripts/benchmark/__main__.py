@@ -133,7 +133,7 @@ def main():
         write_json(dict(machine=machine.describe(limits), race=race(options, options.seeds)),
                    os.path.join(options.out, "race.json"))
     elif options.what == "ranks":
-        write_json(dict(machine=machine.describe(limits), ranks=ranks(options, kernels_program)),
+        write_json(dict(machine=machine.describe(limits), ranks=ranks(options)),
                    os.path.join(options.out, "ranks.json"))
     else:
         compare(options, limits, kernels_program)

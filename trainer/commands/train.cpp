@@ -89,12 +89,11 @@ class TrainRun {
                 "go");
       return ExitCode::done;
     }
-    StopSignal signal;
     const TrainingEnd end = training.run(record_ ? record_->observer() : TrainingObserver{},
-                                         [&] { return signal.requested(); });
-    signal.ignore_late_ones();
+                                         [&] { return signal_.requested(); });
+    signal_.ignore_late_ones();
     if (end == TrainingEnd::stopped_by_signal) {
-      const std::string_view name = signal.name();
+      const std::string_view name = signal_.name();
       say(fmt::format("stopped by {} after step {}; go on with --resume",
                       name.empty() ? "a signal to another rank" : name, training.state().step));
       return ExitCode::stopped;
@@ -325,10 +324,9 @@ class TrainRun {
   }
 
   void summarise(const Training& training, const std::optional<Evaluation>& tested) {
+    const PaceMeter& pace = training.pace();
     const double speed =
-        training.seconds_trained() > 0
-            ? static_cast<double>(training.samples_trained()) / training.seconds_trained()
-            : 0.0;
+        pace.seconds() > 0 ? static_cast<double>(pace.samples()) / pace.seconds() : 0.0;
     nlohmann::ordered_json summary;
     summary["ranks"] = world_.size();
     summary["threads"] = threads_;
@@ -337,7 +335,8 @@ class TrainRun {
     summary["steps"] = training.state().step;
     summary["seconds"] = training.state().seconds;
     summary["samples_per_second"] = speed;
-    summary["input_seconds"] = training.input_seconds();
+    summary["input_seconds"] = pace.input_seconds();
+    summary["wait_seconds"] = pace.wait_seconds();
     summary["rank_memory_bytes"] = training.memory().exchange + training.memory().moments;
     summary["train_loss"] = nullptr;
     if (std::isfinite(training.state().train_loss)) {
@@ -372,6 +371,7 @@ class TrainRun {
     if (record_) record_->say(line);
   }
 
+  StopSignal signal_;  // it may come while data is read, and is heeded after the first step
   const TrainOptions& options_;
   comm::Communicator& world_;
   Config config_;
