@@ -29,6 +29,9 @@ class LeafSum {
   // is present. leaf_present as for ParameterExchange::begin().
   std::span<const float> sum(std::span<const std::uint8_t> leaf_present);
 
+  // Seconds so far in which sum() waited for other ranks with nothing to do.
+  double seconds_waited() const { return exchange_.seconds_waited(); }
+
  private:
   ParameterExchange exchange_;
 };

@@ -158,8 +158,12 @@ void ParameterExchange::progress() {
   state_->wait_until([] { return true; });
 }
 
+bool ParameterExchange::has_thread() const {
+  return state_->thread.joinable();
+}
+
 bool ParameterExchange::wants_progress() const {
-  return state_->ranks > 1 && state_->buckets.size() > 1 && !state_->thread.joinable();
+  return state_->ranks > 1 && state_->buckets.size() > 1 && !has_thread();
 }
 
 unsigned ParameterExchange::raised() {

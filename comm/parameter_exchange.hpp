@@ -13,9 +13,9 @@
 // that have its place on the other nodes, for its slice of each bucket (detail/bucket_exchange.hpp
 // has the ways and their costs). A step is
 //   begin()  final_from(e) …  raised()  …  wait_for(e) …  finish()
-// of which begin() and final_from() return at once. Work is done by whoever waits, and while nobody
-// does, by a thread of the exchange, if there is more than one bucket to be hidden behind
-// computing.
+// of which begin() and final_from() return at once. Work is done by whoever waits or calls
+// progress(), and while nobody does, by a thread of the exchange, if there is one: where more than
+// one bucket is to be hidden behind computing.
 //
 // Owns the parameters, the partial sums and all memory of messages, and a communicator of its own.
 // So when a wait is given up, MPI is left with no memory but ours, which then lives until the
@@ -144,7 +144,10 @@ class ParameterExchange {
   // that there is, and calls this now and then.
   void progress();
 
-  // Whether that pays: there are several buckets, and no thread to go on with them.
+  // Whether a thread of the exchange goes on while the caller computes.
+  bool has_thread() const;
+
+  // Whether progress() pays: there are several buckets, and no thread to go on with them.
   bool wants_progress() const;
 
   // Waits until it is known which flags were raised on any rank.

@@ -54,7 +54,7 @@ class ParameterFlow {
 
   // The gradients of all subtrees are final from `begin` on. in_use: this pass still reads
   // parameters there; it says so again, with `free`, when it does not. Each kind comes with
-  // descending offsets.
+  // descending offsets. What is free may have moved when this returns; throws what moving throws.
   enum class Parameters { in_use, free };
   virtual void final_from(std::size_t begin, Parameters parameters) = 0;
 

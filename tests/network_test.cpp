@@ -138,18 +138,24 @@ class Mover : public ParameterFlow {
 TEST(Network, ParametersThatAreFreeAreNotReadAgain) {
   constexpr std::size_t kRows = 12, kInputs = 700, kWide = 1000;
   const std::vector<LayerDescription> layers = {
-      dense(kWide, Activation::relu), dense(kWide, Activation::relu), dense(3, Activation::none)};
-  const Network<float> network(kInputs, layers, Loss::mean_squared_error);
+      dense(kWide, Activation::relu), of_kind(LayerDescription::Kind::batch_norm),
+      dense(kWide, Activation::relu), dense(3, Activation::none)};
   const std::vector<std::size_t> leaves = {0, 5, 12};
+  const std::vector<SubtreeRows> subtrees = {leaves};
   const auto x = test::uniform_matrix<float>(kRows, kInputs, 2);
-  const auto gradient_with = [&](const std::function<ParameterFlow*(std::span<float>)>& flow) {
+  const auto gradient_with = [&](Precision precision,
+                                 const std::function<ParameterFlow*(std::span<float>)>& flow) {
+    const Network<float> network(kInputs, layers, Loss::mean_squared_error, precision);
     AlignedBuffer<float> parameters(network.layout().buffer_size());
     network.initialize(1, parameters.span());
     Workspace<float> workspace(network, kRows, true);
     for (std::size_t m = 0; m < kRows; ++m) {
       std::copy_n(x.view().row(m), kInputs, workspace.input().row(m));
     }
-    const Pass pass{.training = true, .flow = flow(parameters.span())};
+    const Pass pass{.training = true,
+                    .flow = flow(parameters.span()),
+                    .subtrees = subtrees,
+                    .batch_samples = kRows};
     network.forward(pass, parameters.span(), kRows, workspace);
     const auto d_y = workspace.d_outputs();
     for (std::size_t m = 0; m < kRows; ++m) std::fill_n(d_y.row(m), 3, 1.0f);
@@ -158,17 +164,21 @@ TEST(Network, ParametersThatAreFreeAreNotReadAgain) {
     network.backward(pass, parameters.span(), kRows, workspace, views);
     return std::vector<float>(gradient.span().begin(), gradient.span().end());
   };
-  const auto expected = gradient_with([](std::span<float>) { return nullptr; });
-  for (const bool carries : {false, true}) {
-    std::optional<Mover> mover;
-    EXPECT_EQ(gradient_with(
-                  [&](std::span<float> parameters) { return &mover.emplace(carries, parameters); }),
-              expected);
-    EXPECT_EQ(mover->free_from, 0u);
-    // Weights of a mebibyte and more come in pieces; where sums travel they come before the input
-    // gradient reads them.
-    EXPECT_GT(mover->free, layers.size());
-    EXPECT_EQ(mover->in_use > 0, carries);
+  for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
+    const auto expected = gradient_with(precision, [](std::span<float>) { return nullptr; });
+    for (const bool carries : {false, true}) {
+      std::optional<Mover> mover;
+      EXPECT_EQ(gradient_with(precision,
+                              [&](std::span<float> parameters) {
+                                return &mover.emplace(carries, parameters);
+                              }),
+                expected);
+      EXPECT_EQ(mover->free_from, 0u);
+      // Weights of a mebibyte and more come in pieces; where sums travel they come before the
+      // input gradient reads them.
+      EXPECT_GT(mover->free, layers.size());
+      EXPECT_EQ(mover->in_use > 0, carries);
+    }
   }
 }
 

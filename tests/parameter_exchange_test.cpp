@@ -353,9 +353,13 @@ TEST(ParameterExchange, WantsProgressOfBucketsThatNoThreadGoesOnWith) {
   using Thread = ParameterExchange::Thread;
   const std::size_t one_bucket = 1000, buckets = 1'000'000;
   const bool alone = world().size() == 1;
-  for (const Thread thread : {Thread::never, Thread::always}) {
+  for (const Thread thread : {Thread::never, Thread::between_nodes, Thread::always}) {
     ParameterExchange exchange(world(), 8, buckets, {.thread = thread});
-    EXPECT_EQ(exchange.wants_progress(), !alone && thread == Thread::never);
+    EXPECT_EQ(exchange.wants_progress(), !alone && thread != Thread::always);
+    EXPECT_EQ(exchange.has_thread(), !alone && thread == Thread::always);
+    ParameterExchange apart(world(), 8, buckets,
+                            {.shared_memory = false, .thread = thread, .watched = false});
+    EXPECT_EQ(apart.wants_progress(), !alone && thread == Thread::never);
     ParameterExchange small(world(), 8, one_bucket, {.thread = thread, .watched = false});
     EXPECT_FALSE(small.wants_progress());
   }

@@ -5,9 +5,10 @@
 #include <gtest/gtest.h>
 #include <tbb/task_arena.h>
 
-#include <utility>
-
 #include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
 
 #include "comm_main.hpp"
 #include "small_dataset.hpp"
@@ -239,6 +240,25 @@ TEST(Training, BatchNormLearnsAndItsStatisticsAreSaved) {
       resumed.run({}, never);
       EXPECT_EQ(values(resumed.result()), values(training.result())) << checkpoint.state.step;
     }
+  }
+}
+
+// The last rank comes late to every step; the others wait for it, in the middle of the pass where a
+// layer takes sums there, else at its end.
+TEST(Training, TellsHowLongRanksWaitForOthers) {
+  constexpr double kLate = 0.02;  // seconds
+  const auto data = test::small_dataset(135);
+  for (const Config& config : {small_config(), config_with_batch_norm("batch")}) {
+    Training training(config, data, world());
+    const bool late = world().size() > 1 && world().rank() + 1 == world().size();
+    training.run({}, [&] {
+      if (late) std::this_thread::sleep_for(std::chrono::duration<double>(kLate));
+      return false;
+    });
+    const double share = 1 - 1 / static_cast<double>(world().size());
+    const double expected = kLate * static_cast<double>(training.state().step) * share;
+    EXPECT_GE(training.pace().wait_seconds(), 0.7 * expected);
+    EXPECT_LE(training.pace().wait_seconds(), training.pace().seconds());
   }
 }
 

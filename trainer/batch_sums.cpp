@@ -37,6 +37,12 @@ std::span<const float> BatchSums::total(std::size_t elements) {
   return of_size(elements).sum(leaf_present_);
 }
 
+double BatchSums::seconds_waited() const {
+  double seconds = 0;
+  for (const Exchange& exchange : exchanges_) seconds += exchange.sum->seconds_waited();
+  return seconds;
+}
+
 comm::LeafSum& BatchSums::of_size(std::size_t elements) {
   const auto found = std::ranges::find(exchanges_, elements, &Exchange::elements);
   assert(found != exchanges_.end());

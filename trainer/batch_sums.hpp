@@ -28,6 +28,9 @@ class BatchSums final : public nn::BatchSum {
   std::span<float> partial(std::size_t elements, std::size_t i) override;
   std::span<const float> total(std::size_t elements) override;
 
+  // Seconds so far in which total() waited for other ranks with nothing to do.
+  double seconds_waited() const;
+
  private:
   struct Exchange {
     std::size_t elements;

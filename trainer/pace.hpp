@@ -16,7 +16,8 @@ struct Pace {
   double samples_per_second = 0;
   double input_seconds = 0;  // in which steps waited for samples: the longest of all ranks' sums
   double input_share = 0;    // the same as a share of the time
-  double wait_seconds = 0;  // in which a rank waited for others with nothing to do: the ranks' mean
+  double wait_seconds = 0;  // of this rank's time, what the ranks' mean was not at work: almost all
+                            // of it they waited for others with nothing to do
   double wait_share = 0;    // the same as a share of the time
   // Of several ranks, the one that computed longest, and by which share longer than the median.
   std::size_t slowest_rank = 0;
@@ -33,8 +34,8 @@ class PaceMeter {
   std::uint64_t epoch_samples() const { return epoch_samples_; }
   double epoch_seconds() const { return epoch_seconds_; }
 
-  // Collective. Ends the epoch under way. `waited`: seconds in which this rank has ever waited for
-  // others.
+  // Collective. Ends the epoch under way; open_epoch() follows. `waited`: seconds in which this rank
+  // has ever waited for others.
   Pace close_epoch(comm::Communicator& communicator, double waited);
 
   // The next epoch begins: what was waited for since the last one ended is no part of it.

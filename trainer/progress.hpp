@@ -54,7 +54,7 @@ std::string progress_line(const ProgressUpdate& update, std::optional<double> se
 // "epoch  3/10  loss 0.1234  validation 0.2345* (97.65 %)  41,200 samples/s  12.3 s": of the
 // training the loss, of the validation loss and accuracy, where * marks the best so far. If steps
 // waited for samples for 1 % of the time or more, "  input 3 %" follows the rate, and "  wait 8 %"
-// if ranks waited for others as long.
+// if ranks waited for others for 1 % or more.
 std::string epoch_line(const EpochSummary& summary);
 
 // "[#####-----] 50%  memory, all at once", in at most `width` columns: `done` of `all` stages are

@@ -283,7 +283,7 @@ EpochReport Training::close_epoch(bool complete) {
   report.step = state_.step;
   report.samples = samples_done_in_epoch();
   report.seconds = state_.seconds;
-  report.pace = pace_.close_epoch(communicator_, step_.exchange().seconds_waited());
+  report.pace = pace_.close_epoch(communicator_, step_.seconds_waited());
   report.learning_rate = config_.optimizer.learning_rate;
   report.gradient_norm = state_.gradient_norm;
   const double samples = static_cast<double>(report.samples);
@@ -298,7 +298,7 @@ EpochReport Training::close_epoch(bool complete) {
     report.validation = validate();
     if (!std::isfinite(report.validation->loss)) diverged("validation loss");
   }
-  pace_.open_epoch(step_.exchange().seconds_waited());
+  pace_.open_epoch(step_.seconds_waited());
   if (complete) {
     if (report.validation) {
       watch_for_early_stop(report.validation->loss, report);

@@ -52,7 +52,7 @@ class Flow : public nn::ParameterFlow {
     }
     if (exchange_.wants_progress()) exchange_.progress();
   }
-  bool carries_sums_meanwhile() const override { return !exchange_.wants_progress(); }
+  bool carries_sums_meanwhile() const override { return exchange_.has_thread(); }
 
  private:
   comm::ParameterExchange& exchange_;
@@ -244,6 +244,10 @@ bool TrainingStep::norm_is_told(unsigned flags) const {
 std::span<float> TrainingStep::parameters_to_set() {
   guarded_ = false;
   return exchange_.parameters();
+}
+
+double TrainingStep::seconds_waited() const {
+  return exchange_.seconds_waited() + (batch_sums_ ? batch_sums_->seconds_waited() : 0);
 }
 
 void TrainingStep::compare_replicas(std::uint64_t step) {

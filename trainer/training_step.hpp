@@ -73,6 +73,9 @@ class TrainingStep {
   // Collective, between steps. Throws ReplicaError if the replicas are not the same.
   void compare_replicas(std::uint64_t step);
 
+  // Seconds so far in which steps waited for other ranks with nothing to do.
+  double seconds_waited() const;
+
   // What this rank does between steps, should others wait for it in vain: up to eight characters.
   void set_phase(std::string_view phase) { exchange_.set_phase(phase); }
 

@@ -2,12 +2,14 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <new>
-#include <random>
 #include <utility>
 
 namespace lockstep::comm::detail {
@@ -48,10 +50,11 @@ class File {
 class Named {
  public:
   Named() {
-    std::random_device chance;
+    std::array<std::uint64_t, 2> chance;
     while (descriptor_ < 0) {
+      if (getrandom(chance.data(), sizeof chance, 0) != sizeof chance) return;
       name_ = "/lockstep";
-      for (int i = 0; i < 4; ++i) name_.append("-").append(std::to_string(chance()));
+      for (const std::uint64_t part : chance) name_.append("-").append(std::to_string(part));
       descriptor_ = shm_open(name_.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
       if (descriptor_ < 0 && errno != EEXIST) return;
     }

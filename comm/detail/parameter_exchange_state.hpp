@@ -1,7 +1,7 @@
 // What stands behind ParameterExchange: its parts, who drives them, and how it waits.
 //
 // For the sources of comm only. Driven by whoever holds the session's lock: the caller while it
-// waits, else the exchange's thread.
+// waits or makes progress, else the exchange's thread, if there is one.
 #pragma once
 
 #include <atomic>

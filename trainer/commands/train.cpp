@@ -89,6 +89,8 @@ class TrainRun {
                 "go");
       return ExitCode::done;
     }
+    if (signal_.requested())
+      say(fmt::format("{} came: the run stops after a step", signal_.name()));
     const TrainingEnd end = training.run(record_ ? record_->observer() : TrainingObserver{},
                                          [&] { return signal_.requested(); });
     signal_.ignore_late_ones();
