@@ -8,6 +8,7 @@
 #include <tbb/global_control.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -32,14 +33,31 @@ void require(bool right, const char* what) {
   std::exit(1);
 }
 
-// The limit is measured anew beside each figure, since clocks and neighbours change by the minute.
-// It is float32's for bfloat16 too, which may be above it where the processor has an instruction
-// for it.
-void report(benchmark::State& state, double operations) {
-  const double rate = 1e-9 * operations * static_cast<double>(state.iterations());
-  state.counters["GFLOP/s"] = benchmark::Counter(rate, benchmark::Counter::kIsRate);
-  state.counters["% of peak"] =
-      benchmark::Counter(100 * rate / test::fma_peak(), benchmark::Counter::kIsRate);
+// Times work(), of so many operations, and between any two calls the multiply-adds that a core does
+// without any memory: clocks and neighbours change by the second, and both are timed under the same
+// ones. The limit is float32's for bfloat16 too, which may be above it where the processor has an
+// instruction for it.
+template <class Work>
+void run_beside_peak(benchmark::State& state, double operations, const Work& work) {
+  using Clock = std::chrono::steady_clock;
+  const auto steps =
+      static_cast<std::size_t>(operations / 8 / test::multiply_adds_operations(1)) + 1;
+  Clock::duration at_work{}, at_peak{};
+  for (auto _ : state) {
+    const auto start = Clock::now();
+    work();
+    const auto done = Clock::now();
+    test::multiply_adds(steps);
+    at_peak += Clock::now() - done;
+    at_work += done - start;
+    state.SetIterationTime(std::chrono::duration<double>(done - start).count());
+  }
+  const double share = operations / test::multiply_adds_operations(steps) *
+                       std::chrono::duration<double>(at_peak).count() /
+                       std::chrono::duration<double>(at_work).count();
+  state.counters["% of peak"] = 100 * share;
+  state.counters["GFLOP/s"] = benchmark::Counter(
+      1e-9 * operations * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 
 // One dense layer: x rows × inputs, y rows × outputs, weights inputs × outputs.
@@ -89,8 +107,7 @@ void forward(benchmark::State& state, Precision precision) {
                 static_cast<double>(layer.weights.data()[k * layer.outputs + 2]);
   }
   require(Layer::close(layer.y.view().row(1)[2], expected, layer.inputs), "forward");
-  for (auto _ : state) multiply(product, scratch.span());
-  report(state, layer.operations());
+  run_beside_peak(state, layer.operations(), [&] { multiply(product, scratch.span()); });
 }
 
 void input_gradient(benchmark::State& state, Precision precision) {
@@ -111,8 +128,7 @@ void input_gradient(benchmark::State& state, Precision precision) {
                 static_cast<double>(layer.weights.data()[2 * layer.outputs + n]);
   }
   require(Layer::close(layer.d_x.view().row(1)[2], expected, layer.outputs), "input_gradient");
-  for (auto _ : state) multiply(product, scratch.span());
-  report(state, layer.operations());
+  run_beside_peak(state, layer.operations(), [&] { multiply(product, scratch.span()); });
 }
 
 // The fourth argument is the number of leaves.
@@ -137,8 +153,7 @@ void weight_gradient(benchmark::State& state, Precision precision) {
   }
   require(Layer::close(gradient.data()[2 * layer.outputs + 1], expected, layer.rows),
           "weight_gradient");
-  for (auto _ : state) run();
-  report(state, layer.operations());
+  run_beside_peak(state, layer.operations(), run);
 }
 
 // Kernels that are bound by memory: bytes that a call reads and writes.
@@ -270,12 +285,16 @@ unsigned threads_of(int argc, char** argv) {
                      : std::max(1u, std::thread::hardware_concurrency());
 }
 
-BENCHMARK_CAPTURE(forward, float32, Precision::float32)->Apply(layers);
-BENCHMARK_CAPTURE(forward, bfloat16, Precision::bfloat16)->Apply(layers);
-BENCHMARK_CAPTURE(input_gradient, float32, Precision::float32)->Apply(layers);
-BENCHMARK_CAPTURE(input_gradient, bfloat16, Precision::bfloat16)->Apply(layers);
-BENCHMARK_CAPTURE(weight_gradient, float32, Precision::float32)->Apply(layers_in_leaves);
-BENCHMARK_CAPTURE(weight_gradient, bfloat16, Precision::bfloat16)->Apply(layers_in_leaves);
+BENCHMARK_CAPTURE(forward, float32, Precision::float32)->Apply(layers)->UseManualTime();
+BENCHMARK_CAPTURE(forward, bfloat16, Precision::bfloat16)->Apply(layers)->UseManualTime();
+BENCHMARK_CAPTURE(input_gradient, float32, Precision::float32)->Apply(layers)->UseManualTime();
+BENCHMARK_CAPTURE(input_gradient, bfloat16, Precision::bfloat16)->Apply(layers)->UseManualTime();
+BENCHMARK_CAPTURE(weight_gradient, float32, Precision::float32)
+    ->Apply(layers_in_leaves)
+    ->UseManualTime();
+BENCHMARK_CAPTURE(weight_gradient, bfloat16, Precision::bfloat16)
+    ->Apply(layers_in_leaves)
+    ->UseManualTime();
 BENCHMARK(bias_gradient)->Args({128, 512})->Args({1024, 2048});
 BENCHMARK_CAPTURE(activate, relu, Activation::relu, [](double z) {
   return std::max(z, 0.0);

@@ -86,12 +86,16 @@ inline void multiply_adds(std::size_t steps) {
   benchmark::DoNotOptimize(total);
 }
 
+inline double multiply_adds_operations(std::size_t steps) {
+  return 2.0 * static_cast<double>(kMultiplyAddChains * steps) *
+         static_cast<double>(hn::Lanes(hn::ScalableTag<float>()));
+}
+
 // GFLOP/s of float32 fused multiply-adds on registers alone.
 inline double fma_peak(unsigned threads = 1) {
   constexpr std::size_t kSteps = 1'000'000;
-  const double operations = 2.0 * static_cast<double>(kMultiplyAddChains * kSteps) *
-                            static_cast<double>(hn::Lanes(hn::ScalableTag<float>()));
-  return best_rate(operations, threads, [](unsigned) { multiply_adds(kSteps); });
+  return best_rate(multiply_adds_operations(kSteps), threads,
+                   [](unsigned) { multiply_adds(kSteps); });
 }
 
 #if defined(__AMX_BF16__)
