@@ -33,31 +33,58 @@ void require(bool right, const char* what) {
   std::exit(1);
 }
 
-// Times work(), of so many operations, and between any two calls the multiply-adds that a core does
-// without any memory: clocks and neighbours change by the second, and both are timed under the same
-// ones. The limit is float32's for bfloat16 too, which may be above it where the processor has an
-// instruction for it.
-template <class Work>
-void run_beside_peak(benchmark::State& state, double operations, const Work& work) {
+// Times work() and, between any two calls, limit(): clocks and neighbours change by the second, and
+// both are timed under the same ones. The seconds of limit() to one of work().
+template <class Work, class Limit>
+double run_beside(benchmark::State& state, const Work& work, const Limit& limit) {
   using Clock = std::chrono::steady_clock;
-  const auto steps =
-      static_cast<std::size_t>(operations / 8 / test::multiply_adds_operations(1)) + 1;
-  Clock::duration at_work{}, at_peak{};
+  Clock::duration at_work{}, at_limit{};
   for (auto _ : state) {
     const auto start = Clock::now();
     work();
     const auto done = Clock::now();
-    test::multiply_adds(steps);
-    at_peak += Clock::now() - done;
+    limit();
+    at_limit += Clock::now() - done;
     at_work += done - start;
     state.SetIterationTime(std::chrono::duration<double>(done - start).count());
   }
-  const double share = operations / test::multiply_adds_operations(steps) *
-                       std::chrono::duration<double>(at_peak).count() /
-                       std::chrono::duration<double>(at_work).count();
-  state.counters["% of peak"] = 100 * share;
-  state.counters["GFLOP/s"] = benchmark::Counter(
-      1e-9 * operations * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+  return std::chrono::duration<double>(at_limit) / std::chrono::duration<double>(at_work);
+}
+
+void report(benchmark::State& state, const char* unit, double billions, const char* limit,
+            double share) {
+  state.counters[unit] = benchmark::Counter(billions * static_cast<double>(state.iterations()),
+                                            benchmark::Counter::kIsRate);
+  state.counters[limit] = 100 * share;
+}
+
+// Of so many operations, beside the multiply-adds that a core does without any memory. The limit is
+// float32's for bfloat16 too, which may be above it where the processor has an instruction for it.
+template <class Work>
+void run_beside_peak(benchmark::State& state, double operations, const Work& work) {
+  const auto steps =
+      static_cast<std::size_t>(operations / 8 / test::multiply_adds_operations(1)) + 1;
+  const double seconds = run_beside(state, work, [&] { test::multiply_adds(steps); });
+  report(state, "GFLOP/s", 1e-9 * operations, "% of peak",
+         seconds * operations / test::multiply_adds_operations(steps));
+}
+
+// Of so many bytes read and written, beside arrays far larger than the caches, a piece after the
+// other.
+template <class Work>
+void run_beside_memory(benchmark::State& state, double bytes, const Work& work) {
+  constexpr std::size_t kFloats = std::size_t{64} << 20;
+  const auto in = test::touched(kFloats);
+  auto out = test::touched(kFloats);
+  const auto piece = std::min(kFloats, static_cast<std::size_t>(bytes / 4 / 12));
+  std::size_t at = 0;
+  const double seconds = run_beside(state, work, [&] {
+    if (at + piece > kFloats) at = 0;
+    test::stream(out.data() + at, in.data() + at, piece);
+    at += piece;
+  });
+  report(state, "GB/s", 1e-9 * bytes, "% of memory",
+         seconds * bytes / (12.0 * static_cast<double>(piece)));
 }
 
 // One dense layer: x rows × inputs, y rows × outputs, weights inputs × outputs.
@@ -245,8 +272,8 @@ void update(benchmark::State& state, UpdateRule rule, int floats, float moved) {
   std::uint64_t step = 0;
   optimizer.update(++step, 1, parameters.span(), gradient.span());
   require(std::abs(parameters.data()[0] + moved) < 1e-5f * moved, "update");
-  for (auto _ : state) optimizer.update(++step, 1, parameters.span(), gradient.span());
-  report_bytes(state, 4.0 * floats * static_cast<double>(count));
+  run_beside_memory(state, 4.0 * floats * static_cast<double>(count),
+                    [&] { optimizer.update(++step, 1, parameters.span(), gradient.span()); });
 }
 
 void layers(benchmark::internal::Benchmark* b) {
@@ -316,12 +343,18 @@ void all_sizes(benchmark::internal::Benchmark* b) {
   b->Arg(669'706)->Arg(50'000'000);
 }
 // The gradient is read; parameters and moments are read and written, and by lamb read twice.
-BENCHMARK_CAPTURE(update, sgd, UpdateRule::sgd, 3, 5e-4f)->Apply(all_sizes);
-BENCHMARK_CAPTURE(update, momentum, UpdateRule::momentum, 5, 5e-4f)->Apply(all_sizes);
-BENCHMARK_CAPTURE(update, adagrad, UpdateRule::adagrad, 5, 1e-3f)->Apply(all_sizes);
-BENCHMARK_CAPTURE(update, rmsprop, UpdateRule::rmsprop, 5, 1e-2f)->Apply(all_sizes);
-BENCHMARK_CAPTURE(update, adam, UpdateRule::adam, 7, 1e-3f)->Apply(all_sizes);
-BENCHMARK_CAPTURE(update, lamb, UpdateRule::lamb, 10, 1e-3f)->Apply(all_sizes);
+BENCHMARK_CAPTURE(update, sgd, UpdateRule::sgd, 3, 5e-4f)->Apply(all_sizes)->UseManualTime();
+BENCHMARK_CAPTURE(update, momentum, UpdateRule::momentum, 5, 5e-4f)
+    ->Apply(all_sizes)
+    ->UseManualTime();
+BENCHMARK_CAPTURE(update, adagrad, UpdateRule::adagrad, 5, 1e-3f)
+    ->Apply(all_sizes)
+    ->UseManualTime();
+BENCHMARK_CAPTURE(update, rmsprop, UpdateRule::rmsprop, 5, 1e-2f)
+    ->Apply(all_sizes)
+    ->UseManualTime();
+BENCHMARK_CAPTURE(update, adam, UpdateRule::adam, 7, 1e-3f)->Apply(all_sizes)->UseManualTime();
+BENCHMARK_CAPTURE(update, lamb, UpdateRule::lamb, 10, 1e-3f)->Apply(all_sizes)->UseManualTime();
 
 }  // namespace
 }  // namespace lockstep::nn
