@@ -281,6 +281,8 @@ inline void pack_amx_strips(MatrixView<const float> matrix, std::size_t begin, s
 // Sums the products over the samples of one leaf. The node is not in registers: it is memory.
 template <class Sums>
 struct AmxLeafProducts {
+  static constexpr std::size_t kNodes = 1;
+
   AmxFactors factors;  // of the first step
 
   template <class Node>

@@ -9,6 +9,7 @@
 
 #include <hwy/highway.h>
 
+#include "nn/kernels/leaves-inl.hpp"
 #include "nn/kernels/runs-inl.hpp"
 #include "nn/kernels/tile-inl.hpp"
 #include "nn/kernels/update-inl.hpp"
@@ -17,115 +18,15 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// A subtree of this many leaves is summed by code that is unrolled for it: its partial sums have
-// registers or places on the stack that are known beforehand, and its branches are as predictable
-// as the batch is.
-inline constexpr std::size_t kUnrolledLeaves = 8;
-
-// The bounds of a subtree's leaves, with empty leaves added up to kUnrolledLeaves: an empty leaf
-// changes no sum.
-class LeafRows {
- public:
-  HWY_INLINE explicit LeafRows(std::span<const std::size_t> bounds)
-      : bounds_(bounds.data()), count_(bounds.size() - 1) {
-    if (count_ >= kUnrolledLeaves) return;
-    std::copy(bounds.begin(), bounds.end(), padded_);
-    std::fill(padded_ + bounds.size(), padded_ + kUnrolledLeaves + 1, bounds.back());
-    bounds_ = padded_;
-    count_ = kUnrolledLeaves;
-  }
-  LeafRows(const LeafRows&) = delete;
-  LeafRows& operator=(const LeafRows&) = delete;
-
-  HWY_INLINE std::size_t count() const { return count_; }
-  HWY_INLINE std::size_t begin(std::size_t leaf) const { return bounds_[leaf]; }
-  HWY_INLINE bool any_in(std::size_t leaf, std::size_t leaves) const {
-    return bounds_[leaf] < bounds_[leaf + leaves];
-  }
-
- private:
-  const std::size_t* bounds_;
-  std::size_t count_;
-  std::size_t padded_[kUnrolledLeaves + 1];
-};
-
-// node = the sum over leaves [first, first + kLeaves), of which at least one has samples.
-// sum_rows(begin, end, node) gives the sum over the samples of one leaf.
-template <std::size_t kLeaves, class Node, class SumRows>
-HWY_INLINE void sum_unrolled(const LeafRows& leaves, std::size_t first, const SumRows& sum_rows,
-                             Node& node) {
-  if constexpr (kLeaves == 1) {
-    sum_rows(leaves.begin(first), leaves.begin(first + 1), node);
-  } else {
-    constexpr std::size_t kHalf = kLeaves / 2;
-    const bool left = leaves.any_in(first, kHalf);
-    if (left) sum_unrolled<kHalf>(leaves, first, sum_rows, node);
-    if (leaves.any_in(first + kHalf, kHalf)) {
-      Node right;
-      sum_unrolled<kHalf>(leaves, first + kHalf, sum_rows, right);
-      if (left) {
-        node.add(right);
-      } else {
-        node = right;
-      }
-    }
-  }
-}
-
-// The binary tree over the unrolled subtrees, walked as a counter counts: slot k holds the sum of a
-// finished node of 2^k of them that waits for its right sibling.
-template <class T, std::size_t kRows, std::size_t kVectors>
-class SubtreeCounter {
- public:
-  using Node = Tile<T, kRows, kVectors>;
-
-  // Takes in the next subtree. Returns with `node` the sum of the node that it completes, and
-  // whether that has any samples.
-  HWY_INLINE bool take(Node& node, bool present) {
-    std::size_t level = 0;
-    for (std::size_t n = next_++; n & 1; n >>= 1, ++level) {
-      if (waiting_ >> level & 1) {
-        if (present) {
-          node.add(slots_[level], Node::kColumns);
-        } else {
-          node.load(slots_[level], Node::kColumns);
-        }
-        present = true;
-      }
-      waiting_ &= ~(std::size_t{1} << level);
-    }
-    if (present) {
-      node.store(slots_[level], Node::kColumns);
-      waiting_ |= std::size_t{1} << level;
-    }
-    return present;
-  }
-
- private:
-  std::size_t next_ = 0;
-  std::size_t waiting_ = 0;
-  alignas(kAlignment) T slots_[kMaxTreeLevels + 1][kRows * Node::kColumns];
-};
-
-// node = the sum over all leaves, 0 where none has samples.
-template <class T, std::size_t kRows, std::size_t kVectors, class SumRows>
-HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
-                           Tile<T, kRows, kVectors>& node) {
-  SubtreeCounter<T, kRows, kVectors> counter;
-  bool present = false;
-  for (std::size_t first = 0; first < leaves.count(); first += kUnrolledLeaves) {
-    present = leaves.any_in(first, kUnrolledLeaves);
-    if (present) sum_unrolled<kUnrolledLeaves>(leaves, first, sum_rows, node);
-    if (leaves.count() > kUnrolledLeaves) present = counter.take(node, present);
-  }
-  if (!present) node.clear();
-}
-
-// Sums the products over the samples of one leaf: in blocks, of which most leaves are one, or in
-// runs. The first step of a leaf stands where its first row would, also where steps are fewer than
-// rows.
+// Sums the products over the samples of one leaf: in blocks of the depth, of which most leaves are
+// one, or of two runs. The first step of a leaf stands where its first row would, also where steps
+// are fewer than rows.
 template <class T, class Terms>
 struct LeafProducts {
+  static constexpr std::size_t kNodes = Terms::kInRuns ? 2 : 1;
+  static constexpr std::size_t kBlock =
+      Terms::kInRuns ? kTwoRuns<Terms> : steps_of<Terms>(kDepthBlock);  // steps
+
   const T* x;
   std::size_t x_step;
   const T* d_y;
@@ -134,25 +35,27 @@ struct LeafProducts {
   template <std::size_t kRows, std::size_t kVectors>
   HWY_INLINE void operator()(std::size_t begin, std::size_t end,
                              Tile<T, kRows, kVectors>& node) const {
-    using Node = Tile<T, kRows, kVectors>;
-    if constexpr (Terms::kInRuns) {
-      alignas(kAlignment) T sums[kRows * Node::kColumns];
-      sum_runs<kRows, kVectors>(steps_of<Terms>(end - begin), factors(begin), sums, Node::kColumns,
-                                true);
-      node.load(sums, Node::kColumns);
-    } else {
-      node.template multiply<Rows::packed>(std::min(kDepthBlock, end - begin), factors(begin));
-      for (std::size_t row = begin + kDepthBlock; HWY_UNLIKELY(row < end); row += kDepthBlock) {
-        Node block;
-        block.template multiply<Rows::packed>(std::min(kDepthBlock, end - row), factors(row));
-        block.add(node);
-        node = block;
-      }
+    constexpr std::size_t kColumns = Tile<T, kRows, kVectors>::kColumns;
+    const TileFactors<T, Terms> leaf{x + begin * x_step,     1,        x_step,
+                                     d_y + begin * d_y_step, d_y_step, 0};
+    const std::size_t steps = steps_of<Terms>(end - begin);
+    sum_block(std::min(steps, kBlock), leaf, node);
+    for (std::size_t step = kBlock; HWY_UNLIKELY(step < steps); step += kBlock) {
+      alignas(kAlignment) T before[kRows * kColumns];
+      node.store(before, kColumns);
+      sum_block(std::min(steps - step, kBlock), leaf.from(step), node);
+      node.add(before, kColumns);
     }
   }
 
-  HWY_INLINE TileFactors<T, Terms> factors(std::size_t step) const {
-    return {x + step * x_step, 1, x_step, d_y + step * d_y_step, d_y_step, 0};
+  template <class Node>
+  static HWY_INLINE void sum_block(std::size_t steps, const TileFactors<T, Terms>& factors,
+                                   Node& node) {
+    if constexpr (Terms::kInRuns) {
+      sum_two_runs(steps, factors, node);
+    } else {
+      node.template multiply<Rows::packed>(steps, factors);
+    }
   }
 };
 
@@ -226,13 +129,31 @@ HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, 
   }
 }
 
+// Tiles of half as many rows, or a quarter, keep the sums of several leaves in registers, but read
+// each derivative twice or four times. That pays with so many samples a leaf or fewer.
+inline constexpr std::size_t kSamplesForHalves = 32;
+inline constexpr std::size_t kSamplesForQuarters = 4;
+// Half of the sums of a leaf must still be so many registers: two units for multiply-adds, each with
+// four in flight, and some room. Sixteen registers have none for halves.
+inline constexpr std::size_t kSumsInFlight = 12;
+
 template <class Terms, class T>
 void weight_gradient_of(const WeightGradient<T>& job, std::size_t input_begin,
                         std::size_t input_end, std::size_t panel) {
+  constexpr std::size_t kSums = Terms::kRows * kTileVectors * LeafProducts<T, Terms>::kNodes;
+  constexpr std::size_t kHalf =
+      kSums / 2 >= kSumsInFlight && Terms::kRows % 2 == 0 ? Terms::kRows / 2 : Terms::kRows;
+  constexpr std::size_t kQuarter = kHalf < Terms::kRows && kHalf % 2 == 0 ? kHalf / 2 : kHalf;
+  const std::size_t leaves = job.leaf_rows.size() - 1;
+  const std::size_t samples = job.leaf_rows.back() - job.leaf_rows.front();
   if (job.outputs - panel * kPanel<T> <= kRegister<T>) {
     gradient_tiles<Terms, Terms::kRows, 1>(job, input_begin, input_end, panel);
-  } else {
+  } else if (leaves == 1 || samples > kSamplesForHalves * leaves) {
     gradient_tiles<Terms, Terms::kRows, kTileVectors>(job, input_begin, input_end, panel);
+  } else if (samples > kSamplesForQuarters * leaves) {
+    gradient_tiles<Terms, kHalf, kTileVectors>(job, input_begin, input_end, panel);
+  } else {
+    gradient_tiles<Terms, kQuarter, kTileVectors>(job, input_begin, input_end, panel);
   }
 }
 
@@ -245,26 +166,6 @@ void weight_gradient(const WeightGradient<T>& job, std::size_t input_begin, std:
     weight_gradient_of<Singles>(job, input_begin, input_end, panel);
   }
 }
-
-// Sums a group of columns over the samples of one leaf, in blocks. add_row(row, node) adds what a
-// sample has to give.
-template <class AddRow>
-struct LeafColumns {
-  AddRow add_row;
-
-  template <class Node>
-  HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
-    for (std::size_t block = begin; block < end; block += kDepthBlock) {
-      Node part;
-      part.clear();
-      for (std::size_t row = block; row < std::min(end, block + kDepthBlock); ++row) {
-        add_row(row, part);
-      }
-      if (block > begin) part.add(node);
-      node = part;
-    }
-  }
-};
 
 // The bias is a weight whose input is one: the same tree over a column of ones.
 template <class T>

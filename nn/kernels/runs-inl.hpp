@@ -33,31 +33,40 @@ struct Runs {
   }
 };
 
+// Steps of two runs.
+template <class Terms>
+inline constexpr std::size_t kTwoRuns = 2 * kRun / Terms::kTerms;
+
+// sum = the products of `steps` steps, which are those of two runs at the most.
+template <class T, class Terms, std::size_t kRows, std::size_t kVectors>
+HWY_INLINE void sum_two_runs(std::size_t steps, const TileFactors<T, Terms>& factors,
+                             Tile<T, kRows, kVectors>& sum) {
+  constexpr std::size_t kSteps = kTwoRuns<Terms> / 2;  // of a run
+  const std::size_t of_first = std::min(steps, kSteps);
+  const std::size_t of_second = steps - of_first;
+  const TileFactors<T, Terms> two = factors.from(kSteps);
+  Tile<T, kRows, kVectors> second;
+  sum.clear();
+  second.clear();
+  for (std::size_t p = 0; p < of_second; ++p) {
+    sum.accumulate(factors, p);
+    second.accumulate(two, p);
+  }
+  for (std::size_t p = of_second; p < of_first; ++p) sum.accumulate(factors, p);
+  sum.add(second);
+}
+
 // sum[r, :] += the products of `steps` steps, which begin with a whole run; = if `first`. Rows of
 // the sum are `stride` apart, and whole registers of them are written.
 template <std::size_t kRows, std::size_t kVectors, class T, class Terms>
 HWY_INLINE void sum_runs(std::size_t steps, const TileFactors<T, Terms>& factors, T* sum,
                          std::size_t stride, bool first) {
-  constexpr std::size_t kSteps = kRun / Terms::kTerms;  // of a run
-  TileFactors<T, Terms> one = factors;
-  for (std::size_t left = steps; left > 0;) {
-    const std::size_t of_first = std::min(left, kSteps);
-    const std::size_t of_second = std::min(left - of_first, kSteps);
-    const TileFactors<T, Terms> two = one.from(kSteps);
-    Tile<T, kRows, kVectors> run[2];
-    run[0].clear();
-    run[1].clear();
-    for (std::size_t p = 0; p < of_second; ++p) {
-      run[0].accumulate(one, p);
-      run[1].accumulate(two, p);
-    }
-    for (std::size_t p = of_second; p < of_first; ++p) run[0].accumulate(one, p);
-    run[0].add(run[1]);
-    if (!first) run[0].add(sum, stride);
-    run[0].store(sum, stride);
+  for (std::size_t step = 0; step < steps; step += kTwoRuns<Terms>) {
+    Tile<T, kRows, kVectors> runs;
+    sum_two_runs(std::min(steps - step, kTwoRuns<Terms>), factors.from(step), runs);
+    if (!first) runs.add(sum, stride);
+    runs.store(sum, stride);
     first = false;
-    left -= of_first + of_second;
-    one = two.from(kSteps);
   }
 }
 

@@ -54,11 +54,6 @@ struct SlotTile : Tile<T, kRows, kVectors> {
     this->for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
                        LOCKSTEP_LAMBDA { s = hn::MulAdd(hn::Set(d, x[r]), factor[v], s); });
   }
-
-  HWY_INLINE void fill(T value) {
-    this->for_each([&](Vector<T>& s, std::size_t, std::size_t)
-                       LOCKSTEP_LAMBDA { s = hn::Set(Tag<T>(), value); });
-  }
 };
 
 // sum = xᵀ d_y + sum over the slots of leaf kLeaf from number kSlot on that are taken.

@@ -97,6 +97,11 @@ struct Tile {
                  LOCKSTEP_LAMBDA { s = hn::Zero(Tag<T>()); });
   }
 
+  HWY_INLINE void fill(T value) {
+    for_each([&](Vector<T>& s, std::size_t, std::size_t)
+                 LOCKSTEP_LAMBDA { s = hn::Set(Tag<T>(), value); });
+  }
+
   // sum[r, :] = sum over p < steps of a[r, p] b[p, :], in sequence. Rows of a are reached from
   // every third one, which spares address registers. Columns to be packed are one panel, and are
   // copied to `packed`.
