@@ -9,6 +9,10 @@ lockstep_test(NAME network_test LIBS lockstep::nn)
 lockstep_test(NAME optimizer_test LIBS lockstep::nn)
 lockstep_test(NAME trust_ratios_test LIBS lockstep::nn)
 lockstep_test(NAME lamb_test LIBS lockstep::nn)
+lockstep_test(NAME tile_tree_test LIBS lockstep::nn hwy::hwy)
+target_compile_definitions(tile_tree_test PRIVATE HWY_COMPILE_ONLY_STATIC)
+# As for the kernels: GCC does not see that there is a leaf with samples.
+target_compile_options(tile_tree_test PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 
 find_package(benchmark REQUIRED)
 

@@ -281,8 +281,6 @@ inline void pack_amx_strips(MatrixView<const float> matrix, std::size_t begin, s
 // Sums the products over the samples of one leaf. The node is not in registers: it is memory.
 template <class Sums>
 struct AmxLeafProducts {
-  static constexpr std::size_t kNodes = 1;
-
   AmxFactors factors;  // of the first step
 
   template <class Node>
@@ -310,11 +308,14 @@ inline void amx_weight_gradient(const WeightGradient<float>& job, std::size_t in
                              kAmxRows, job.d_y + panel * job.d_y_panel};
     using Node = Tile<float, kAmxStrip, kTileVectors>;
     static_assert(sizeof(Node) == kAmxStrip * kPanel<float> * sizeof(float));
-    alignas(kAlignment) Node sum;
+    alignas(kAlignment) Node nodes[kMaxTreeLevels + 1];
+    bool any = false;
     with_amx_sums(rows, cols, [&](auto tiles) LOCKSTEP_LAMBDA {
-      sum_leaves(leaves, AmxLeafProducts<decltype(tiles)>{factors}, sum);
+      any = sum_leaves_in_memory(leaves, 0, leaves.count(),
+                                 AmxLeafProducts<decltype(tiles)>{factors}, nodes);
     });
-    use_gradient(job, reinterpret_cast<const float*>(&sum), rows, kPanel<float>, cols, at);
+    if (!any) nodes[0].clear();
+    use_gradient(job, reinterpret_cast<const float*>(nodes), rows, kPanel<float>, cols, at);
   }
 }
 

@@ -96,6 +96,27 @@ HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
   }
 }
 
+// The same for nodes that are memory themselves, such as those of AMX: where a leaf is summed, it
+// stays. Returns whether any of the `count` leaves from `first` on has samples; then nodes[0] has
+// their sum. There is one node for each level of the tree, and one more.
+template <class Node, class SumRows>
+bool sum_leaves_in_memory(const LeafRows& leaves, std::size_t first, std::size_t count,
+                          const SumRows& sum_rows, Node* nodes) {
+  if (count == 1) {
+    const std::size_t begin = leaves.begin(first), end = leaves.begin(first + 1);
+    if (begin < end) sum_rows(begin, end, nodes[0]);
+    return begin < end;
+  }
+  const std::size_t half = count / 2;
+  if (!sum_leaves_in_memory(leaves, first, half, sum_rows, nodes)) {
+    return sum_leaves_in_memory(leaves, first + half, half, sum_rows, nodes);
+  }
+  if (sum_leaves_in_memory(leaves, first + half, half, sum_rows, nodes + 1)) {
+    nodes[0].add(nodes[1]);
+  }
+  return true;
+}
+
 // Sums a group of columns over the samples of one leaf, in blocks. add_row(row, node) adds what a
 // sample has to give.
 template <class AddRow>
