@@ -129,21 +129,21 @@ HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, 
   }
 }
 
-// Tiles of half as many rows, or a quarter, keep the sums of several leaves in registers, but read
-// each derivative twice or four times. That pays with so many samples a leaf or fewer.
+// Tiles of half or a quarter of the rows keep the sums of several leaves in registers, but read each
+// derivative twice or four times. That pays with so many samples a leaf or fewer, where there are
+// 32 registers: half of 16 would be too few sums for two units with four multiply-adds in flight.
 inline constexpr std::size_t kSamplesForHalves = 32;
 inline constexpr std::size_t kSamplesForQuarters = 4;
-// Half of the sums of a leaf must still be so many registers: two units for multiply-adds, each with
-// four in flight, and some room. Sixteen registers have none for halves.
-inline constexpr std::size_t kSumsInFlight = 12;
+inline constexpr bool kRoomForLeaves = kTileRows * kTileVectors >= 24;
+inline constexpr std::size_t kHalfRows = kRoomForLeaves ? kTileRows / 2 : kTileRows;
+inline constexpr std::size_t kQuarterRows =
+    kRoomForLeaves ? std::max<std::size_t>(3, kTileRows / 4) : kTileRows;
 
 template <class Terms, class T>
 void weight_gradient_of(const WeightGradient<T>& job, std::size_t input_begin,
                         std::size_t input_end, std::size_t panel) {
-  constexpr std::size_t kSums = Terms::kRows * kTileVectors * LeafProducts<T, Terms>::kNodes;
-  constexpr std::size_t kHalf =
-      kSums / 2 >= kSumsInFlight && Terms::kRows % 2 == 0 ? Terms::kRows / 2 : Terms::kRows;
-  constexpr std::size_t kQuarter = kHalf < Terms::kRows && kHalf % 2 == 0 ? kHalf / 2 : kHalf;
+  constexpr std::size_t kHalf = std::min(Terms::kRows, kHalfRows);
+  constexpr std::size_t kQuarter = std::min(Terms::kRows, kQuarterRows);
   const std::size_t leaves = job.leaf_rows.size() - 1;
   const std::size_t samples = job.leaf_rows.back() - job.leaf_rows.front();
   if (job.outputs - panel * kPanel<T> <= kRegister<T>) {
