@@ -11,7 +11,7 @@ lockstep_test(NAME trust_ratios_test LIBS lockstep::nn)
 lockstep_test(NAME lamb_test LIBS lockstep::nn)
 lockstep_test(NAME tile_tree_test LIBS lockstep::nn hwy::hwy)
 target_compile_definitions(tile_tree_test PRIVATE HWY_COMPILE_ONLY_STATIC)
-# As for the kernels: GCC does not see that there is a leaf with samples.
+# GCC does not see that a tree has leaves.
 target_compile_options(tile_tree_test PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 
 find_package(benchmark REQUIRED)

@@ -34,7 +34,7 @@ struct SumTerms {
     node.fill(-0.0F);
     for (std::size_t row = begin; row < end; ++row) {
       std::size_t place = 0;
-      node.for_each([&](Vector<float>& s, std::size_t, std::size_t) {
+      node.for_each([&](Vector<float>& s, std::size_t, std::size_t) LOCKSTEP_LAMBDA {
         s = hn::Add(s, hn::Set(Tag<float>(), term(row, place++)));
       });
     }
@@ -60,7 +60,7 @@ std::optional<float> sum_of_tree(std::span<const std::size_t> bounds, std::size_
 template <std::size_t kRows, std::size_t kVectors>
 void expect_tree(std::span<const std::size_t> bounds, Tile<float, kRows, kVectors>& node) {
   std::size_t place = 0;
-  node.for_each([&](Vector<float>& s, std::size_t, std::size_t) {
+  node.for_each([&](Vector<float>& s, std::size_t, std::size_t) LOCKSTEP_LAMBDA {
     const float expected = sum_of_tree(bounds, place).value_or(0.0F);
     EXPECT_EQ(std::bit_cast<std::uint32_t>(hn::GetLane(s)), std::bit_cast<std::uint32_t>(expected))
         << kRows << "x" << kVectors << ", register " << place;
@@ -92,7 +92,7 @@ std::vector<std::size_t> leaves_of(std::size_t count, std::uint32_t seed) {
 }
 
 TEST(TileTree, IsThatOfItsDefinitionBitByBit) {
-  for (const std::size_t count : {1, 2, 4, 8, 16, 64}) {
+  for (const std::size_t count : {1u, 2u, 4u, 8u, 16u, 64u}) {
     for (std::uint32_t seed = 0; seed < 12; ++seed) {
       SCOPED_TRACE(testing::Message() << count << " leaves, seed " << seed);
       const auto bounds = leaves_of(count, seed);
@@ -114,11 +114,11 @@ TEST(TileTree, WithoutSamplesIsZero) {
 // One leaf alone has all registers; the smaller a node, the more leaves find room.
 TEST(TileTree, HasAsManyLeavesAtOnceAsRegistersAllow) {
   constexpr std::size_t kAll = kTileRows * kTileVectors;
-  static_assert(leaves_at_once<kAll>(1) == 1);
-  static_assert(leaves_at_once<kAll / 2>(1) == 2);
-  static_assert(leaves_at_once<kAll / 2>(2) == 1);
-  static_assert(leaves_at_once<kAll / 4>(1) == 8);
-  static_assert(leaves_at_once<1>(1) == kMostLeavesAtOnce);
+  static_assert(leaves_at_once(kAll, 1) == 1);
+  static_assert(leaves_at_once(kAll / 2, 1) == 2);
+  static_assert(leaves_at_once(kAll / 2, 2) == 1);
+  static_assert(leaves_at_once(kAll / 4, 1) == 8);
+  static_assert(leaves_at_once(1, 1) == kMostLeavesAtOnce);
 }
 
 }  // namespace

@@ -309,12 +309,10 @@ inline void amx_weight_gradient(const WeightGradient<float>& job, std::size_t in
     using Node = Tile<float, kAmxStrip, kTileVectors>;
     static_assert(sizeof(Node) == kAmxStrip * kPanel<float> * sizeof(float));
     alignas(kAlignment) Node nodes[kMaxTreeLevels + 1];
-    bool any = false;
     with_amx_sums(rows, cols, [&](auto tiles) LOCKSTEP_LAMBDA {
-      any = sum_leaves_in_memory(leaves, 0, leaves.count(),
-                                 AmxLeafProducts<decltype(tiles)>{factors}, nodes);
+      const AmxLeafProducts<decltype(tiles)> sum_rows{factors};
+      if (!sum_leaves_in_memory(leaves, 0, leaves.count(), sum_rows, nodes)) nodes[0].clear();
     });
-    if (!any) nodes[0].clear();
     use_gradient(job, reinterpret_cast<const float*>(nodes), rows, kPanel<float>, cols, at);
   }
 }

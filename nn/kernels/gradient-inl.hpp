@@ -1,5 +1,4 @@
-// Sums over samples: leaf by leaf, the leaves in their binary tree. Included once per instruction
-// set.
+// Gradients of weights and biases, in register tiles. Included once per instruction set.
 #if defined(LOCKSTEP_NN_GRADIENT_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef LOCKSTEP_NN_GRADIENT_INL
 #undef LOCKSTEP_NN_GRADIENT_INL
@@ -18,9 +17,9 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// Sums the products over the samples of one leaf: in blocks of the depth, of which most leaves are
-// one, or of two runs. The first step of a leaf stands where its first row would, also where steps
-// are fewer than rows.
+// Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most leaves
+// are shorter than, or of two runs. The first step of a leaf stands where its first row would, also
+// where steps are fewer than rows.
 template <class T, class Terms>
 struct LeafProducts {
   static constexpr std::size_t kNodes = Terms::kInRuns ? 2 : 1;
@@ -39,18 +38,18 @@ struct LeafProducts {
     const TileFactors<T, Terms> leaf{x + begin * x_step,     1,        x_step,
                                      d_y + begin * d_y_step, d_y_step, 0};
     const std::size_t steps = steps_of<Terms>(end - begin);
-    sum_block(std::min(steps, kBlock), leaf, node);
-    for (std::size_t step = kBlock; HWY_UNLIKELY(step < steps); step += kBlock) {
+    sum_one_block(std::min(steps, kBlock), leaf, node);
+    for (std::size_t step = kBlock; step < steps; step += kBlock) {
       alignas(kAlignment) T before[kRows * kColumns];
       node.store(before, kColumns);
-      sum_block(std::min(steps - step, kBlock), leaf.from(step), node);
+      sum_one_block(std::min(steps - step, kBlock), leaf.from(step), node);
       node.add(before, kColumns);
     }
   }
 
   template <class Node>
-  static HWY_INLINE void sum_block(std::size_t steps, const TileFactors<T, Terms>& factors,
-                                   Node& node) {
+  static HWY_INLINE void sum_one_block(std::size_t steps, const TileFactors<T, Terms>& factors,
+                                       Node& node) {
     if constexpr (Terms::kInRuns) {
       sum_two_runs(steps, factors, node);
     } else {
@@ -131,7 +130,9 @@ HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, 
 
 // Tiles of half or a quarter of the rows keep the sums of several leaves in registers, but read each
 // derivative twice or four times. That pays with so many samples a leaf or fewer, where there are
-// 32 registers: half of 16 would be too few sums for two units with four multiply-adds in flight.
+// 32 registers; half of 16 would be too few sums to keep the multiply-adds busy. Three rows are
+// the fewest that are worth loading a step's derivatives for. The whole tile of sums in runs has
+// half the rows, so for them halves change nothing.
 inline constexpr std::size_t kSamplesForHalves = 32;
 inline constexpr std::size_t kSamplesForQuarters = 4;
 inline constexpr bool kRoomForLeaves = kTileRows * kTileVectors >= 24;

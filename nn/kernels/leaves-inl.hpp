@@ -20,19 +20,18 @@ inline constexpr std::size_t kMostLeavesAtOnce = 8;
 
 // As many leaves as have room for such nodes in the registers of a whole tile: one for each level of
 // their subtree, and those that summing a leaf takes.
-template <std::size_t kRegistersOfNode>
-constexpr std::size_t leaves_at_once(std::size_t nodes_of_leaf) {
+constexpr std::size_t leaves_at_once(std::size_t registers_of_node, std::size_t nodes_of_leaf) {
   std::size_t leaves = 1;
   for (std::size_t nodes = nodes_of_leaf + 1;
-       nodes * kRegistersOfNode <= kTileRows * kTileVectors && leaves < kMostLeavesAtOnce;
+       nodes * registers_of_node <= kTileRows * kTileVectors && leaves < kMostLeavesAtOnce;
        ++nodes) {
     leaves *= 2;
   }
   return leaves;
 }
 
-// The bounds of a subtree's leaves. So few leaves that they may all be summed at once are followed
-// by empty ones, which change no sum.
+// The bounds of the leaves of a tree. Fewer than kMostLeavesAtOnce are followed by empty ones, which
+// change no sum.
 class LeafRows {
  public:
   HWY_INLINE explicit LeafRows(std::span<const std::size_t> bounds)
@@ -77,22 +76,22 @@ HWY_INLINE void sum_at_once(const LeafRows& leaves, std::size_t first, const Sum
   }
 }
 
-// node = the sum over all leaves, 0 where none has samples. The tree is walked as a counter counts:
-// slot k holds the sum of a finished node of 2^k subtrees that waits for its right sibling. Slots
-// are memory, and all else is in registers: a compiler that were to keep waiting nodes there would
-// move them to and fro.
+// node = the sum over all leaves, 0 where none has samples. Leaves go in groups of those that are
+// summed at once, and the tree over groups is walked as a counter counts: waiting[k] is the sum of a
+// finished node of 2^k groups that waits for its right sibling. That is memory, and all else is in
+// registers: left to keep waiting nodes there, a compiler moves them to and fro.
 template <class T, std::size_t kRows, std::size_t kVectors, class SumRows>
 HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
                            Tile<T, kRows, kVectors>& node) {
   using Node = Tile<T, kRows, kVectors>;
-  constexpr std::size_t kAtOnce = leaves_at_once<kRows * kVectors>(SumRows::kNodes);
-  alignas(kAlignment) T slots[kMaxTreeLevels + 1][kRows * Node::kColumns];
+  constexpr std::size_t kAtOnce = leaves_at_once(kRows * kVectors, SumRows::kNodes);
+  alignas(kAlignment) T waiting[kMaxTreeLevels][kRows * Node::kColumns];
   if (!leaves.any()) return node.clear();
-  for (std::size_t subtree = 0, first = 0; first < leaves.count(); ++subtree, first += kAtOnce) {
+  for (std::size_t group = 0, first = 0; first < leaves.count(); ++group, first += kAtOnce) {
     sum_at_once<kAtOnce>(leaves, first, sum_rows, node);
     std::size_t level = 0;
-    for (std::size_t n = subtree; n & 1; n >>= 1, ++level) node.add(slots[level], Node::kColumns);
-    if (first + kAtOnce < leaves.count()) node.store(slots[level], Node::kColumns);
+    for (; group >> level & 1; ++level) node.add(waiting[level], Node::kColumns);
+    if (first + kAtOnce < leaves.count()) node.store(waiting[level], Node::kColumns);
   }
 }
 
