@@ -23,6 +23,8 @@ namespace {
 
 using hdf5::Info;
 
+constexpr std::size_t kLine = 64;  // bytes of a cache line
+
 template <typename T>
 std::span<const std::byte> bytes_of(const std::vector<T>& values) {
   return std::as_bytes(std::span(values));
@@ -233,26 +235,52 @@ void Dataset::copy_samples(std::span<const std::uint32_t> rows, float* out, std:
   std::visit(
       [&](const auto& values) {
         // Asked for one by one between the copies, they never wait for one another.
+        const auto prefetch = [&](std::size_t row) {
+          for_each_line(values, row, [](const void* line) { __builtin_prefetch(line); });
+        };
         for (std::size_t i = 0; i < rows.size(); ++i) {
           assert(rows[i] < samples_);
-          if (i < upcoming.size()) prefetch(values, upcoming[i]);
+          if (i < upcoming.size()) prefetch(upcoming[i]);
           scaling_.apply(values.data() + rows[i] * features_, features_, out + i * stride);
         }
-        for (std::size_t i = rows.size(); i < upcoming.size(); ++i) prefetch(values, upcoming[i]);
+        for (std::size_t i = rows.size(); i < upcoming.size(); ++i) prefetch(upcoming[i]);
       },
       x_);
 }
 
-// Only advice to the processor. Meant to be inlined: GCC takes a function that does nothing else
-// for one without effect, and drops calls to it.
-template <typename T>
-inline void Dataset::prefetch(const std::vector<T>& values, std::size_t row) const {
-  constexpr std::size_t kLine = 64;  // bytes
+// Calls use(address) for the cache lines of what copying a sample reads. Meant to be inlined where
+// `use` only advises the processor: GCC takes a function that does nothing else for one without
+// effect, and drops calls to it.
+template <typename T, typename Use>
+inline void Dataset::for_each_line(const std::vector<T>& values, std::size_t row,
+                                   const Use& use) const {
   const auto* first = reinterpret_cast<const char*>(values.data() + row * features_);
   const std::size_t bytes = features_ * sizeof(T);
-  for (std::size_t at = 0; at < bytes; at += kLine) __builtin_prefetch(first + at);
-  __builtin_prefetch(first + bytes - 1);
-  if (has_classes()) __builtin_prefetch(&labels_[row]);
+  for (std::size_t at = 0; at < bytes; at += kLine) use(first + at);
+  use(first + bytes - 1);
+  if (has_classes()) use(&labels_[row]);
+}
+
+std::size_t Dataset::list_lines(std::span<const std::uint32_t> rows,
+                                std::span<const void*> lines) const {
+  std::size_t count = 0;
+  std::visit(
+      [&](const auto& values) {
+        for (const std::uint32_t row : rows) {
+          for_each_line(values, row, [&](const void* line) { lines[count++] = line; });
+        }
+      },
+      x_);
+  return count;
+}
+
+std::size_t Dataset::lines_of_sample() const {
+  return std::visit(
+      [&](const auto& values) {
+        const std::size_t bytes = features_ * sizeof(values.front());
+        return (bytes + kLine - 1) / kLine + 2;
+      },
+      x_);
 }
 
 void Dataset::copy_labels(std::span<const std::uint32_t> rows, std::int32_t* labels) const {

@@ -63,6 +63,12 @@ class Dataset {
   // be copied next, are on their way from memory: in random order each would be waited for.
   void copy_samples(std::span<const std::uint32_t> rows, float* out, std::size_t stride,
                     std::span<const std::uint32_t> upcoming = {}) const;
+
+  // lines[0 .. returned) = addresses in the cache lines of memory that copying samples `rows` and
+  // their labels will read: at most lines_of_sample() each.
+  std::size_t list_lines(std::span<const std::uint32_t> rows, std::span<const void*> lines) const;
+  std::size_t lines_of_sample() const;
+
   // Class of sample `row`, 0 to classes() - 1. Only if has_classes().
   std::int32_t label(std::size_t row) const;
   // out[0 .. D) = real targets of sample `row`. Only if has_targets() and not has_classes().
@@ -94,8 +100,8 @@ class Dataset {
     std::string hex;
   };
 
-  template <typename T>
-  void prefetch(const std::vector<T>& values, std::size_t row) const;
+  template <typename T, typename Use>
+  void for_each_line(const std::vector<T>& values, std::size_t row, const Use& use) const;
 
   Dataset() = default;
   void read_scale(const hdf5::File& file);

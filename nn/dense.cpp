@@ -97,7 +97,8 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
   bias_gradients(d_y, subtrees);
   using Parameters = ParameterFlow::Parameters;
   weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch, options_.precision,
-                      {pass.flow, weights_first ? Parameters::in_use : Parameters::free});
+                      {pass.flow, weights_first ? Parameters::in_use : Parameters::free},
+                      d_x.empty() ? pass.upcoming : std::span<const void* const>());
   if (weights_first) {
     pass.flow->final_from(weight_.offset, Parameters::in_use);
     input_gradient(parameters, d_y, d_x, scratch);

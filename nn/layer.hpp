@@ -40,6 +40,11 @@ struct Pass {
   std::span<const SubtreeRows> subtrees = {};
   std::size_t batch_samples = 0;  // of all ranks
   BatchSum* sums = nullptr;       // null: `subtrees` is the whole tree, so its sum is the batch's
+
+  // Addresses in cache lines that will be read after the pass. Asked for all at once they would be
+  // waited for, so the last piece of backward() asks for them on its way
+  // (Network::asks_for_upcoming()).
+  std::span<const void* const> upcoming = {};
 };
 
 // Where a pass meets whoever moves the parameters while it goes on, as other ranks do. Called by

@@ -48,6 +48,8 @@ class Network {
   Precision precision() const { return precision_; }
   const ParameterLayout& layout() const { return layout_; }
   std::span<const std::unique_ptr<Layer<T>>> layers() const { return layers_; }
+  // Whether backward() asks for pass.upcoming: a dense layer does, if it is the last to come.
+  bool asks_for_upcoming() const { return layers_[first_trained_]->multiplies(); }
 
   // parameters = initial values, a function of the seed alone.
   void initialize(std::uint64_t seed, std::span<T> parameters) const;

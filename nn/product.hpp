@@ -26,7 +26,7 @@ template <class T>
 using ProductPanels = decltype(Kernels<T>::product_panels);
 
 // Few rows times a large matrix: a part has some rows of that, which lie together in memory, and
-// are those that its thread moves when it comes to their gradient (gradient_in_slots). Each block
+// are those that its thread moves when it comes to their gradient (gradient_of_few). Each block
 // of the depth has its sums in `scratch`, and they are added up in the end.
 template <class T>
 void multiply_by_blocks(const Product<T>& product, double operations, T* scratch) {

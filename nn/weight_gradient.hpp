@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <utility>
 
 #include "nn/kernels/kernels.hpp"
 #include "nn/layer.hpp"
@@ -43,6 +44,7 @@ struct GradientListener {
   ParameterFlow* flow = nullptr;
   ParameterFlow::Parameters weights = ParameterFlow::Parameters::free;
 };
+
 
 namespace detail {
 
@@ -125,16 +127,13 @@ inline std::span<const std::size_t> without_absent_halves(std::span<const std::s
   return leaf_rows;
 }
 
-inline bool fits_slots(std::span<const std::size_t> leaf_rows) {
-  if (leaf_rows.size() - 1 > kSlotLeaves || leaf_rows.front() == leaf_rows.back()) return false;
-  for (std::size_t l = 0; l + 1 < leaf_rows.size(); ++l) {
-    if (leaf_rows[l + 1] - leaf_rows[l] > kSlotsPerLeaf) return false;
-  }
-  return true;
+inline bool has_few_samples(std::span<const std::size_t> leaf_rows) {
+  const std::size_t samples = leaf_rows.back() - leaf_rows.front();
+  return leaf_rows.size() - 1 <= kFewLeaves && samples > 0 && samples <= kFewSamples;
 }
 
 template <class T>
-void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradient<T>& job) {
+void gradient_of_few(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradient<T>& job) {
   const Kernels<T>& kernel = kernels<T>();
   job.x = x.data;
   job.x_step = x.stride;
@@ -149,7 +148,7 @@ void gradient_in_slots(MatrixView<const T> x, MatrixView<const T> d_y, WeightGra
   // The rows of a block of the depth, as in multiply_by_blocks().
   for_each_part_of_memory(parts_of(x.cols, kDepthBlock), operations, [&](std::size_t part) {
     const std::size_t begin = part * kDepthBlock;
-    kernel.slot_gradient(job, begin, std::min(x.cols, begin + kDepthBlock));
+    kernel.few_gradient(job, begin, std::min(x.cols, begin + kDepthBlock));
   });
 }
 
@@ -211,12 +210,13 @@ void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset,
 // For each subtree, the slice of its gradient at `offset`, inputs × outputs, = sum over its leaves'
 // samples of xᵀ d_y, in their tree; or, where the subtree says so, the parameters there move by it.
 // Who listens is told of pieces on the way, but not of the last one. Under bfloat16 both factors
-// are rounded already.
+// are rounded already. `upcoming` is asked for meanwhile (Pass::upcoming).
 template <class T>
 void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                       std::span<const SubtreeGradient<T>> subtrees, std::size_t offset,
                       std::span<T> scratch, Precision precision = Precision::float32,
-                      const GradientListener& told = {}) {
+                      const GradientListener& told = {},
+                      std::span<const void* const> upcoming = {}) {
   const Kernels<T>& kernel = kernels<T>();
   WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols, .precision = precision};
   bool singles_packed = false;  // pairs are packed for each subtree on its own
@@ -231,8 +231,9 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
     } else {
       job.d_weights = subtree.gradient.data() + offset;
     }
-    if (detail::fits_slots(job.leaf_rows)) {
-      detail::gradient_in_slots(x, d_y, job);
+    if (detail::has_few_samples(job.leaf_rows)) {
+      job.upcoming = std::exchange(upcoming, {});
+      detail::gradient_of_few(x, d_y, job);
       singles_packed = false;
       continue;
     }
@@ -247,6 +248,7 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                                &subtree == &subtrees.back() ? told : GradientListener{},
                                pairs != nullptr ? pairs->weight_gradient : kernel.weight_gradient);
   }
+  for (const void* line : upcoming) __builtin_prefetch(line);
 }
 
 }  // namespace lockstep::nn

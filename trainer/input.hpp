@@ -3,7 +3,7 @@
 // While a step computes, other threads of the arena decode the samples of the next one into a
 // second buffer, and the step finds them there. Where there is no other thread, or where handing
 // out the work would cost more than it takes, samples are decoded when they are asked for, and the
-// processor is told which come next. The values are the same. Nothing is allocated but by the
+// processor is told which come next: a few samples by the backward pass, as it goes. The values are the same. Nothing is allocated but by the
 // constructor. One caller at a time; local.
 #pragma once
 
@@ -33,6 +33,10 @@ class Input {
 
   nn::Targets<float> targets() const { return now_->targets(); }
 
+  // Cache lines of the next samples, which the network's pass is to ask for (nn::Pass). None where
+  // they have been asked for.
+  std::span<const void* const> upcoming() const { return upcoming_; }
+
   // Whether other threads are decoding, or have decoded, the next samples.
   bool decodes_ahead() const { return background_.under_way(); }
   // How often bring() found that its samples had been decoded ahead.
@@ -40,8 +44,13 @@ class Input {
 
  private:
   bool worth_a_task(std::size_t rows) const;
+  bool left_to_pass(std::size_t rows) const;
 
+  const datasets::Dataset& data_;
   std::size_t features_;
+  bool pass_asks_;  // the network's backward pass asks for upcoming()
+  std::vector<const void*> lines_;  // room for upcoming_
+  std::span<const void* const> upcoming_;
   Batch batches_[2];
   Batch* now_ = &batches_[0];
   Batch* later_ = &batches_[1];

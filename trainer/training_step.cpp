@@ -120,7 +120,8 @@ TrainingStep::Outcome TrainingStep::run(std::uint64_t step, std::span<const std:
                       .first_sample = bounds_.begin(leaves_.begin),
                       .subtrees = present_rows_,
                       .batch_samples = batch.size(),
-                      .sums = batch_sums_ ? &*batch_sums_ : nullptr};
+                      .sums = batch_sums_ ? &*batch_sums_ : nullptr,
+                      .upcoming = input_.upcoming()};
   const Move next_move{optimizer_.rule_at(step, batch.size(), exchange_.parameters()), batch.size(),
                        wish.gradient_norm};
   const LeafSums sums{leaf_loss, leaf_correct};

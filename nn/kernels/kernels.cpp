@@ -31,7 +31,7 @@
 #include "nn/kernels/pointwise-inl.hpp"
 #include "nn/kernels/product-inl.hpp"
 #include "nn/kernels/runs-inl.hpp"
-#include "nn/kernels/slots-inl.hpp"
+#include "nn/kernels/few-samples-inl.hpp"
 #include "nn/kernels/update-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -48,7 +48,7 @@ const Kernels<T>& table() {
                                   pack_panels<T>,
                                   pack_strips<T>,
                                   weight_gradient<T>,
-                                  slot_gradient<T>,
+                                  few_gradient<T>,
                                   bias_gradient<T>,
                                   squared_deviations<T>,
                                   normalization_gradient<T>,

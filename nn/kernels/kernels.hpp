@@ -122,6 +122,8 @@ struct WeightGradient {
   T* d_weights = nullptr;
   const Update<T>* update = nullptr;
   Precision precision = Precision::float32;  // bfloat16: both factors are rounded already
+  // few_gradient asks the processor for the cache lines at these addresses on its way.
+  std::span<const void* const> upcoming = {};
 };
 
 // Columns brought to mean 0 and deviation 1, and from there to what is learnt (nn/batch_norm.hpp):
@@ -141,9 +143,9 @@ struct Normalization {
   }
 };
 
-// slot_gradient's limits: leaves of a subtree, and samples of a leaf.
-inline constexpr std::size_t kSlotLeaves = 8;
-inline constexpr std::size_t kSlotsPerLeaf = 4;
+// few_gradient's limits: leaves of a subtree, and samples of all of them.
+inline constexpr std::size_t kFewLeaves = 8;
+inline constexpr std::size_t kFewSamples = 32;
 
 // Products of bfloat16 factors by instructions for pairs of them, where the processor has these: the
 // same bits as Kernels gives for the same factors. A pair is an element of T (pack-pairs-inl.hpp).
@@ -192,9 +194,9 @@ struct Kernels {
   // tile_inputs.
   void (*weight_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end,
                           std::size_t panel);
-  // The same for a few samples (slots-inl.hpp), for inputs [input_begin, input_end) and all
+  // The same for a few samples (few-samples-inl.hpp), for inputs [input_begin, input_end) and all
   // outputs. Factors stand where they are: x_strip is tile_inputs, d_y_panel is panel_width.
-  void (*slot_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end);
+  void (*few_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end);
   // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.
   void (*bias_gradient)(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias);
 

@@ -1,0 +1,246 @@
+// The weight gradient of a few samples: stochastic descent and small batches. Included once per
+// instruction set.
+//
+// With so few samples there is little to multiply, and what takes time is the tree: its branches,
+// and partial sums on their way to memory and back. So nothing is packed; the tree over up to
+// kFewLeaves leaves is straight-line code whose partial sums stay in registers, in tiles that are
+// the larger the fewer leaves there are; and an absent leaf is -0, which as a summand changes
+// nothing, not even the sign of a zero.
+#if defined(LOCKSTEP_NN_FEW_SAMPLES_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef LOCKSTEP_NN_FEW_SAMPLES_INL
+#undef LOCKSTEP_NN_FEW_SAMPLES_INL
+#else
+#define LOCKSTEP_NN_FEW_SAMPLES_INL
+#endif
+
+#include <hwy/highway.h>
+
+#include "nn/kernels/tile-inl.hpp"
+#include "nn/kernels/update-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::nn {
+namespace HWY_NAMESPACE {
+
+// The samples, one after the other.
+template <class T>
+struct FewSamples {
+  HWY_INLINE explicit FewSamples(const WeightGradient<T>& job)
+      : x(job.x + job.leaf_rows.front() * job.x_step),
+        d_y(job.d_y + job.leaf_rows.front() * job.d_y_step),
+        x_step(job.x_step),
+        d_y_step(job.d_y_step) {
+    for (std::size_t l = 0; l + 1 < job.leaf_rows.size(); ++l) {
+      in_leaf[l] = static_cast<std::uint32_t>(job.leaf_rows[l + 1] - job.leaf_rows[l]);
+    }
+  }
+
+  const T* x;
+  const T* d_y;
+  std::size_t x_step, d_y_step;
+  std::uint32_t in_leaf[kFewLeaves];  // samples of each leaf
+};
+
+// Asks the processor for cache lines while inputs go by, a few now and then: asked for all at once
+// they would wait for one another, and the inputs with them.
+class Upcoming {
+ public:
+  // The share of inputs [begin, end) of all `inputs`.
+  HWY_INLINE Upcoming(std::span<const void* const> lines, std::size_t begin, std::size_t end,
+                      std::size_t inputs)
+      : inputs_(end - begin) {
+    if (lines.empty()) return;
+    next_ = lines.data() + begin * lines.size() / inputs;
+    end_ = lines.data() + end * lines.size() / inputs;
+  }
+
+  // How many to ask for with every `inputs`.
+  HWY_INLINE std::size_t lines_for(std::size_t inputs) const {
+    if (next_ == end_) return 0;
+    return (static_cast<std::size_t>(end_ - next_) * inputs + inputs_ - 1) / inputs_;
+  }
+
+  HWY_INLINE void ask(std::size_t lines) {
+    for (; lines > 0 && next_ != end_; --lines) __builtin_prefetch(*next_++);
+  }
+
+ private:
+  const void* const* next_ = nullptr;
+  const void* const* end_ = nullptr;
+  std::size_t inputs_;
+};
+
+// kRows inputs by kVectors registers of outputs.
+template <class T, std::size_t kRows, std::size_t kVectors>
+struct OuterTile : Tile<T, kRows, kVectors> {
+  // sum = xᵀ d_y + sum for one sample.
+  HWY_INLINE void accumulate(const T* x, const T* d_y) {
+    const Tag<T> d;
+    // Of a short tile the processor finds the next line by itself.
+    if constexpr (kRows >= 8) __builtin_prefetch(x - kLanes);
+    Vector<T> factor[kVectors];
+    unrolled<kVectors>([&](auto v)
+                           LOCKSTEP_LAMBDA { factor[v] = hn::LoadU(d, d_y + v * kRegister<T>); });
+    this->for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
+                       LOCKSTEP_LAMBDA { s = hn::MulAdd(hn::Set(d, x[r]), factor[v], s); });
+  }
+};
+
+// sum = the sum over leaves [kFirst, kFirst + kLeaves), -0 where all are absent. `samples` goes on
+// to what follows them.
+template <std::size_t kFirst, std::size_t kLeaves, class T, class Tile>
+HWY_INLINE void sum_few(FewSamples<T>& samples, const std::uint32_t* in_leaf, Tile& sum) {
+  if constexpr (kLeaves == 1) {
+    std::uint32_t left = in_leaf[kFirst];
+    if (left == 0) return sum.fill(-T{0});
+    sum.clear();
+    do {
+      sum.accumulate(samples.x, samples.d_y);
+      samples.x += samples.x_step;
+      samples.d_y += samples.d_y_step;
+    } while (--left > 0);
+  } else {
+    Tile left;
+    sum_few<kFirst, kLeaves / 2>(samples, in_leaf, left);
+    sum_few<kFirst + kLeaves / 2, kLeaves / 2>(samples, in_leaf, sum);
+    sum.add(left);
+  }
+}
+
+// What becomes of the gradient of a tile: it is written, …
+template <class T>
+struct WriteGradient {
+  T* d_weights;
+
+  HWY_INLINE void whole(Vector<T> gradient, std::size_t at) const {
+    hn::StoreU(gradient, Tag<T>(), d_weights + at);
+  }
+  HWY_INLINE void part(const T* gradient, std::size_t count, std::size_t at) const {
+    std::copy_n(gradient, count, d_weights + at);
+  }
+};
+
+// … or parameters move by it.
+template <class Mover, class T>
+struct MoveParameters {
+  Mover mover;
+  Update<T> u;
+
+  HWY_INLINE void whole(Vector<T> gradient, std::size_t at) const {
+    mover.move(gradient, u.parameters + at, advance(u.moment1, at), advance(u.moment2, at));
+  }
+  HWY_INLINE void part(const T* gradient, std::size_t count, std::size_t at) const {
+    move_part(mover, u, gradient, count, at);
+  }
+};
+
+// kRows inputs from `input` on, by kVectors registers of outputs from `output` on, all of them or
+// the first `cols`.
+template <std::size_t kLeaves, std::size_t kRows, std::size_t kVectors, bool kAll, class T,
+          class Use>
+HWY_INLINE void few_tile(const FewSamples<T>& samples, std::size_t outputs, std::size_t input,
+                         std::size_t output, std::size_t cols, const Use& use) {
+  OuterTile<T, kRows, kVectors> tile;
+  FewSamples<T> here = samples;
+  here.x += input;
+  here.d_y += output;
+  sum_few<0, kLeaves>(here, samples.in_leaf, tile);
+  const std::size_t at = input * outputs + output;
+  if constexpr (kAll) {
+    tile.for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
+                      LOCKSTEP_LAMBDA { use.whole(s, at + r * outputs + v * kRegister<T>); });
+  } else {
+    alignas(kAlignment) T gradient[kRows * tile.kColumns];
+    tile.store(gradient, tile.kColumns);
+    for (std::size_t r = 0; r < kRows; ++r) {
+      use.part(gradient + r * tile.kColumns, cols, at + r * outputs);
+    }
+  }
+}
+
+// All outputs of kRows inputs.
+template <std::size_t kLeaves, std::size_t kRows, class T, class Use>
+HWY_INLINE void few_row(const FewSamples<T>& samples, std::size_t outputs, std::size_t input,
+                        const Use& use) {
+  constexpr std::size_t kWide = 2 * kRegister<T>;
+  std::size_t begin = 0;
+  for (; outputs - begin >= kWide; begin += kWide) {
+    few_tile<kLeaves, kRows, 2, true>(samples, outputs, input, begin, kWide, use);
+  }
+  if (outputs - begin >= kRegister<T>) {
+    few_tile<kLeaves, kRows, 1, true>(samples, outputs, input, begin, kRegister<T>, use);
+    begin += kRegister<T>;
+  }
+  if (begin < outputs) {
+    few_tile<kLeaves, kRows, 1, false>(samples, outputs, input, begin, outputs - begin, use);
+  }
+}
+
+// Registers of a tile: a tree of kLeaves has as many tiles under way as it has levels.
+template <std::size_t kLeaves>
+inline constexpr std::size_t kFewSumsOf =
+    std::max<std::size_t>(4, (kTileRows < 12 ? 8 : 16) / kLeaves);
+
+// kRows inputs at a time as long as there are so many, then half as many, and so on.
+template <std::size_t kLeaves, std::size_t kRows, class T, class Use>
+HWY_INLINE void few_rows(const FewSamples<T>& samples, std::size_t outputs, std::size_t input_begin,
+                         std::size_t input_end, Upcoming& upcoming, const Use& use) {
+  const std::size_t lines = upcoming.lines_for(kRows);
+  for (; input_end - input_begin >= kRows; input_end -= kRows) {
+    upcoming.ask(lines);
+    few_row<kLeaves, kRows>(samples, outputs, input_end - kRows, use);
+  }
+  if constexpr (kRows > 1) {
+    if (input_end == input_begin) return;
+    few_rows<kLeaves, kRows / 2>(samples, outputs, input_begin, input_end, upcoming, use);
+  }
+}
+
+// From the last input to the first: the forward product went from the first to the last, so those
+// at the end are still in the nearest cache, and those at the start will be for the next forward.
+// Not inlined, so that each has the registers to itself; `use` by value, so that it is in them.
+template <std::size_t kLeaves, class T, class Use>
+HWY_NOINLINE void few_gradient_of(const WeightGradient<T>& job, FewSamples<T> samples,
+                                  std::size_t input_begin, std::size_t input_end, Use use) {
+  constexpr std::size_t kSums = kFewSumsOf<kLeaves>;
+  const std::size_t outputs = job.outputs;
+  Upcoming upcoming(job.upcoming, input_begin, input_end, job.inputs);
+  if (outputs == kRegister<T>) {
+    const std::size_t lines = upcoming.lines_for(kSums);
+    for (; input_end - input_begin >= kSums; input_end -= kSums) {
+      upcoming.ask(lines);
+      few_tile<kLeaves, kSums, 1, true>(samples, outputs, input_end - kSums, 0, kRegister<T>, use);
+    }
+    if (input_end == input_begin) return;
+  }
+  few_rows<kLeaves, kSums / 2>(samples, outputs, input_begin, input_end, upcoming, use);
+}
+
+template <class T, class Use>
+HWY_INLINE void few_gradient_by(const WeightGradient<T>& job, std::size_t input_begin,
+                                 std::size_t input_end, const Use& use) {
+  const FewSamples<T> samples(job);
+  // All that is taken lies in the first leaf, or the first two, four or eight.
+  const std::size_t leaves = job.leaf_rows.size() - 1;
+  if (leaves == 1) return few_gradient_of<1>(job, samples, input_begin, input_end, use);
+  if (leaves == 2) return few_gradient_of<2>(job, samples, input_begin, input_end, use);
+  if (leaves == 4) return few_gradient_of<4>(job, samples, input_begin, input_end, use);
+  few_gradient_of<kFewLeaves>(job, samples, input_begin, input_end, use);
+}
+
+template <class T>
+void few_gradient(const WeightGradient<T>& job, std::size_t input_begin, std::size_t input_end) {
+  if (job.update == nullptr) {
+    return few_gradient_by(job, input_begin, input_end, WriteGradient<T>{job.d_weights});
+  }
+  with_mover(*job.update, [&](const auto& mover) LOCKSTEP_LAMBDA {
+    few_gradient_by(job, input_begin, input_end,
+                     MoveParameters<std::remove_cvref_t<decltype(mover)>, T>{mover, *job.update});
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lockstep::nn
+HWY_AFTER_NAMESPACE();
+
+#endif
