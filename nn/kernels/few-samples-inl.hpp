@@ -112,11 +112,9 @@ template <class T>
 struct WriteGradient {
   T* d_weights;
 
-  HWY_INLINE void whole(Vector<T> gradient, std::size_t at) const {
-    hn::StoreU(gradient, Tag<T>(), d_weights + at);
-  }
-  HWY_INLINE void part(const T* gradient, std::size_t count, std::size_t at) const {
-    std::copy_n(gradient, count, d_weights + at);
+  template <class Access>
+  HWY_INLINE void operator()(Vector<T> gradient, std::size_t at, Access access) const {
+    access.store(gradient, d_weights + at);
   }
 };
 
@@ -126,36 +124,26 @@ struct MoveParameters {
   Mover mover;
   Update<T> u;
 
-  HWY_INLINE void whole(Vector<T> gradient, std::size_t at) const {
-    mover.move(gradient, u.parameters + at, advance(u.moment1, at), advance(u.moment2, at));
-  }
-  HWY_INLINE void part(const T* gradient, std::size_t count, std::size_t at) const {
-    move_part(mover, u, gradient, count, at);
+  template <class Access>
+  HWY_INLINE void operator()(Vector<T> gradient, std::size_t at, Access access) const {
+    mover.move(gradient, u.parameters + at, advance(u.moment1, at), advance(u.moment2, at), access);
   }
 };
 
-// kRows inputs from `input` on, by kVectors registers of outputs from `output` on, all of them or
-// the first `cols`.
-template <std::size_t kLeaves, std::size_t kRows, std::size_t kVectors, bool kAll, class T,
-          class Use>
+// kRows inputs from `input` on, by kVectors registers of outputs from `output` on, all of them or,
+// of one register, a part.
+template <std::size_t kLeaves, std::size_t kRows, std::size_t kVectors, class T, class Use,
+          class Access = Whole>
 HWY_INLINE void few_tile(const FewSamples<T>& samples, std::size_t outputs, std::size_t input,
-                         std::size_t output, std::size_t cols, const Use& use) {
+                         std::size_t output, const Use& use, Access access = {}) {
   OuterTile<T, kRows, kVectors> tile;
   FewSamples<T> here = samples;
   here.x += input;
   here.d_y += output;
   sum_few<0, kLeaves>(here, samples.in_leaf, tile);
   const std::size_t at = input * outputs + output;
-  if constexpr (kAll) {
-    tile.for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
-                      LOCKSTEP_LAMBDA { use.whole(s, at + r * outputs + v * kRegister<T>); });
-  } else {
-    alignas(kAlignment) T gradient[kRows * tile.kColumns];
-    tile.store(gradient, tile.kColumns);
-    for (std::size_t r = 0; r < kRows; ++r) {
-      use.part(gradient + r * tile.kColumns, cols, at + r * outputs);
-    }
-  }
+  tile.for_each([&](Vector<T>& s, std::size_t r, std::size_t v)
+                    LOCKSTEP_LAMBDA { use(s, at + r * outputs + v * kRegister<T>, access); });
 }
 
 // All outputs of kRows inputs.
@@ -165,14 +153,14 @@ HWY_INLINE void few_row(const FewSamples<T>& samples, std::size_t outputs, std::
   constexpr std::size_t kWide = 2 * kRegister<T>;
   std::size_t begin = 0;
   for (; outputs - begin >= kWide; begin += kWide) {
-    few_tile<kLeaves, kRows, 2, true>(samples, outputs, input, begin, kWide, use);
+    few_tile<kLeaves, kRows, 2>(samples, outputs, input, begin, use);
   }
   if (outputs - begin >= kRegister<T>) {
-    few_tile<kLeaves, kRows, 1, true>(samples, outputs, input, begin, kRegister<T>, use);
+    few_tile<kLeaves, kRows, 1>(samples, outputs, input, begin, use);
     begin += kRegister<T>;
   }
   if (begin < outputs) {
-    few_tile<kLeaves, kRows, 1, false>(samples, outputs, input, begin, outputs - begin, use);
+    few_tile<kLeaves, kRows, 1>(samples, outputs, input, begin, use, Part{outputs - begin});
   }
 }
 
@@ -209,7 +197,7 @@ HWY_NOINLINE void few_gradient_of(const WeightGradient<T>& job, FewSamples<T> sa
     const std::size_t lines = upcoming.lines_for(kSums);
     for (; input_end - input_begin >= kSums; input_end -= kSums) {
       upcoming.ask(lines);
-      few_tile<kLeaves, kSums, 1, true>(samples, outputs, input_end - kSums, 0, kRegister<T>, use);
+      few_tile<kLeaves, kSums, 1>(samples, outputs, input_end - kSums, 0, use);
     }
     if (input_end == input_begin) return;
   }

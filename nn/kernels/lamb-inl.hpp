@@ -31,8 +31,8 @@ class Lamb : private Terms<T> {
   // The direction after the gradient's sum over the batch has been taken into the moments.
   HWY_INLINE V take_in(V gradient, V w, T* moment1, T* moment2) const {
     const V g = this->mean_gradient(gradient, w);
-    const V mean = this->blend(u_.keep1, moment1, u_.take1, g);
-    return direction(mean, this->blend(u_.keep2, moment2, u_.take2, hn::Mul(g, g)), w);
+    const V mean = this->blend(u_.keep1, moment1, u_.take1, g, Whole());
+    return direction(mean, this->blend(u_.keep2, moment2, u_.take2, hn::Mul(g, g), Whole()), w);
   }
 
   HWY_INLINE void move(T* parameters, const T* moment1, const T* moment2) const {

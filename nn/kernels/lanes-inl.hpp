@@ -51,6 +51,50 @@ HWY_INLINE void unrolled(const F& f) {
   (std::make_index_sequence<kCount>{});
 }
 
+// How a register comes from memory and goes there: all of it, …
+struct Whole {
+  template <class T>
+  HWY_INLINE Vector<T> load(const T* from) const {
+    return hn::LoadU(Tag<T>(), from);
+  }
+  template <class T>
+  HWY_INLINE void store(Vector<T> v, T* to) const {
+    hn::StoreU(v, Tag<T>(), to);
+  }
+};
+
+// … or the first `count` elements, with zeros behind them. No more than these is written, nor what
+// was there before: it may be another thread's.
+struct Part {
+  std::size_t count;
+
+#if HWY_ARCH_X86
+  template <class T>
+  HWY_INLINE Vector<T> load(const T* from) const {
+    const Tag<T> d;
+    return hn::MaskedLoad(hn::FirstN(d, count), d, from);
+  }
+  template <class T>
+  HWY_INLINE void store(Vector<T> v, T* to) const {
+    const Tag<T> d;
+    hn::BlendedStore(v, hn::FirstN(d, count), d, to);
+  }
+#else
+  template <class T>
+  HWY_INLINE Vector<T> load(const T* from) const {
+    HWY_ALIGN T copy[kRegister<T>] = {};
+    std::copy_n(from, count, copy);
+    return hn::Load(Tag<T>(), copy);
+  }
+  template <class T>
+  HWY_INLINE void store(Vector<T> v, T* to) const {
+    HWY_ALIGN T copy[kRegister<T>];
+    hn::Store(v, Tag<T>(), copy);
+    std::copy_n(copy, count, to);
+  }
+#endif
+};
+
 // kLanes partial sums, held in as many registers as they need.
 template <class T>
 struct LaneSums {
@@ -60,13 +104,25 @@ struct LaneSums {
 
   // The lanes, added pairwise: (0+8)+(4+12) and so on, as halves folded onto each other.
   HWY_INLINE T total() const {
-    const Tag<T> d;
-    HWY_ALIGN T lane[kLanes];
-    for (std::size_t r = 0; r < kRegisters<T>; ++r) hn::Store(part[r], d, lane + r * kRegister<T>);
-    for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
-      for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    Vector<T> folded[kRegisters<T>];
+    LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) folded[r] = part[r];
+    LOCKSTEP_UNROLL for (std::size_t half = kRegisters<T> / 2; half > 0; half /= 2) {
+      LOCKSTEP_UNROLL for (std::size_t r = 0; r < half; ++r) {
+        folded[r] = hn::Add(folded[r], folded[r + half]);
+      }
     }
-    return lane[0];
+    return fold(Tag<T>(), folded[0]);
+  }
+
+ private:
+  template <class D>
+  static HWY_INLINE T fold(D d, hn::Vec<D> v) {
+    if constexpr (hn::MaxLanes(d) == 1) {
+      return hn::GetLane(v);
+    } else {
+      const hn::Half<D> half;
+      return fold(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+    }
   }
 };
 

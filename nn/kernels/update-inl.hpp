@@ -38,10 +38,11 @@ class Terms {
   }
 
   // moment = keep * moment + take * x
-  HWY_INLINE V blend(T keep, T* moment, T take, V x) const {
+  template <class Access>
+  HWY_INLINE V blend(T keep, T* moment, T take, V x, Access access) const {
     const V blended =
-        without_tiny(d_, hn::MulAdd(set(keep), hn::LoadU(d_, moment), hn::Mul(set(take), x)));
-    hn::StoreU(blended, d_, moment);
+        without_tiny(d_, hn::MulAdd(set(keep), access.load(moment), hn::Mul(set(take), x)));
+    access.store(blended, moment);
     return blended;
   }
 
@@ -55,7 +56,7 @@ class Terms {
   Tag<T> d_;
 };
 
-// Moves the parameters of one register by one rule.
+// Moves the parameters of one register by one rule, or of a part of it.
 template <UpdateRule kRule, class T>
 class Mover : private Terms<T> {
  public:
@@ -65,27 +66,29 @@ class Mover : private Terms<T> {
 
   // From the sum of the gradient over the batch. moment1 and moment2 are null where the rule has
   // none.
-  HWY_INLINE void move(V gradient, T* parameters, T* moment1, T* moment2) const {
-    const V w = hn::LoadU(d_, parameters);
+  template <class Access = Whole>
+  HWY_INLINE void move(V gradient, T* parameters, T* moment1, T* moment2,
+                       Access access = {}) const {
+    const V w = access.load(parameters);
     const V g = this->mean_gradient(gradient, w);
-    hn::StoreU(hn::NegMulAdd(this->set(u_.step_size), direction(g, moment1, moment2), w), d_,
-               parameters);
+    const V step = direction(g, moment1, moment2, access);
+    access.store(hn::NegMulAdd(this->set(u_.step_size), step, w), parameters);
   }
 
  private:
-  using Terms<T>::d_;
   using Terms<T>::u_;
 
   // What is taken off the parameters, but for the size of the step.
-  HWY_INLINE V direction(V g, T* moment1, T* moment2) const {
+  template <class Access>
+  HWY_INLINE V direction(V g, T* moment1, T* moment2, Access access) const {
     if constexpr (kRule == UpdateRule::sgd) {
       return g;
     } else if constexpr (kRule == UpdateRule::momentum) {
-      return this->blend(u_.keep1, moment1, u_.take1, g);
+      return this->blend(u_.keep1, moment1, u_.take1, g, access);
     } else {
       const bool adam = kRule == UpdateRule::adam;
-      const V mean = adam ? this->blend(u_.keep1, moment1, u_.take1, g) : g;
-      const V squares = this->blend(u_.keep2, moment2, u_.take2, hn::Mul(g, g));
+      const V mean = adam ? this->blend(u_.keep1, moment1, u_.take1, g, access) : g;
+      const V squares = this->blend(u_.keep2, moment2, u_.take2, hn::Mul(g, g), access);
       return hn::Div(mean,
                      this->root(adam ? hn::Mul(squares, this->set(u_.correction2)) : squares));
     }
@@ -147,22 +150,6 @@ void update(const Update<T>& u, const T* gradient, std::size_t count) {
   });
 }
 
-// The last `count` parameters of a row, less than a register: by way of copies, since what follows
-// in memory is another row's.
-template <class Mover, class T>
-HWY_INLINE void move_part(const Mover& mover, const Update<T>& u, const T* gradient,
-                          std::size_t count, std::size_t at) {
-  alignas(kAlignment) T copies[3][kRegister<T>] = {};
-  T* const places[3] = {u.parameters + at, advance(u.moment1, at), advance(u.moment2, at)};
-  for (std::size_t i = 0; i < 3; ++i) {
-    if (places[i] != nullptr) std::copy_n(places[i], count, copies[i]);
-  }
-  mover.move(hn::LoadU(Tag<T>(), gradient), copies[0], copies[1], copies[2]);
-  for (std::size_t i = 0; i < 3; ++i) {
-    if (places[i] != nullptr) std::copy_n(copies[i], count, places[i]);
-  }
-}
-
 // The parameters of a tile: `rows` rows of `cols`, the first at `at`, `stride` apart. Rows of the
 // gradient are `gradient_stride` apart, and whole registers may be read from them.
 template <class T>
@@ -176,7 +163,10 @@ void update_rows(const Update<T>& u, const T* gradient, std::size_t rows,
         mover.move(hn::LoadU(Tag<T>(), gradient + j), u.parameters + at + j,
                    advance(u.moment1, at + j), advance(u.moment2, at + j));
       }
-      if (j < cols) move_part(mover, u, gradient + j, cols - j, at + j);
+      if (j < cols) {
+        mover.move(hn::LoadU(Tag<T>(), gradient + j), u.parameters + at + j,
+                   advance(u.moment1, at + j), advance(u.moment2, at + j), Part{cols - j});
+      }
     }
   });
 }
