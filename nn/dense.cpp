@@ -79,11 +79,13 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
                         std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const {
   const Kernels<T>& kernel = kernels<T>();
   const bool rounded = options_.precision == Precision::bfloat16;
-  if (options_.activation != Activation::none || rounded) {
+  const Activation derivative =
+      options_.derivative_comes_taken ? Activation::none : options_.activation;
+  if (derivative != Activation::none || rounded) {
     const double operations_per_row = 2.0 * static_cast<double>(y.cols);
     for_each_row_block(y.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {
       const MatrixView<T> block{d_y.row(begin), end - begin, d_y.cols, d_y.stride};
-      kernel.activation_backward(options_.activation, static_cast<T>(options_.slope),
+      kernel.activation_backward(derivative, static_cast<T>(options_.slope),
                                  {y.row(begin), end - begin, y.cols, y.stride}, block);
       if (rounded) kernel.round_to_bfloat16(block);
     });
@@ -93,7 +95,7 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
   // gradient does.
   const bool weights_first =
       pass.flow != nullptr && pass.flow->carries_sums_meanwhile() && !d_x.empty();
-  if (!weights_first) input_gradient(parameters, d_y, d_x, scratch);
+  if (!weights_first) input_gradient(parameters, x, d_y, d_x, scratch);
   bias_gradients(d_y, subtrees);
   using Parameters = ParameterFlow::Parameters;
   weight_gradients<T>(x, d_y, subtrees, weight_.offset, scratch, options_.precision,
@@ -101,13 +103,14 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
                       d_x.empty() ? pass.upcoming : std::span<const void* const>());
   if (weights_first) {
     pass.flow->final_from(weight_.offset, Parameters::in_use);
-    input_gradient(parameters, d_y, d_x, scratch);
+    input_gradient(parameters, x, d_y, d_x, scratch);
   }
 }
 
 template <class T>
-void Dense<T>::input_gradient(std::span<const T> parameters, MatrixView<const T> d_y,
-                              MatrixView<T> d_x, std::span<T> scratch) const {
+void Dense<T>::input_gradient(std::span<const T> parameters, MatrixView<const T> x,
+                              MatrixView<const T> d_y, MatrixView<T> d_x,
+                              std::span<T> scratch) const {
   if (d_x.empty()) return;
   Product<T> product;
   product.a = d_y;
@@ -116,6 +119,9 @@ void Dense<T>::input_gradient(std::span<const T> parameters, MatrixView<const T>
   product.b_transposed = true;
   product.precision = options_.precision;
   product.c = d_x;
+  product.derivative = options_.input_activation;
+  product.slope = static_cast<T>(options_.input_slope);
+  product.y = x;
   multiply(product, scratch);
 }
 

@@ -24,6 +24,14 @@ struct DenseOptions {
   Initializer initializer = Initializer::he;
   double scale = 0.05;  // of the initializer, where it has one; biases start at zero
   Precision precision = Precision::float32;
+
+  // Between two dense layers the derivative of the first one's activation is part of the second
+  // one's product d_z W, under float32. So of the second: what x came out of, or none; then d_x is
+  // the derivative with respect to what went into that.
+  Activation input_activation = Activation::none;
+  double input_slope = 0.01;
+  // And of the first: d_y comes as d_z.
+  bool derivative_comes_taken = false;
 };
 
 template <class T>
@@ -44,8 +52,8 @@ class Dense final : public Layer<T> {
                 std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const override;
 
  private:
-  void input_gradient(std::span<const T> parameters, MatrixView<const T> d_y, MatrixView<T> d_x,
-                      std::span<T> scratch) const;
+  void input_gradient(std::span<const T> parameters, MatrixView<const T> x,
+                      MatrixView<const T> d_y, MatrixView<T> d_x, std::span<T> scratch) const;
   void bias_gradients(MatrixView<const T> d_y, std::span<const SubtreeGradient<T>> subtrees) const;
 
   DenseOptions options_;

@@ -28,6 +28,15 @@ std::vector<LayerDescription> without_final_softmax(std::span<const LayerDescrip
   return rest;
 }
 
+// Whether the derivative of layer i's activation becomes part of what follows it (DenseOptions).
+bool derivative_joins_next(std::span<const LayerDescription> layers, std::size_t i,
+                           Precision precision) {
+  if (precision != Precision::float32 || i + 1 >= layers.size()) return false;
+  if (layers[i].kind != Kind::dense || layers[i + 1].kind != Kind::dense) return false;
+  const Activation activation = layers[i].dense.activation;
+  return activation != Activation::none && activation != Activation::softmax;
+}
+
 template <class T>
 void round_rows(MatrixView<T> x) {
   const double operations_per_row = static_cast<double>(x.cols);
@@ -42,12 +51,18 @@ template <class T>
 Network<T>::Network(std::size_t inputs, std::span<const LayerDescription> layers, Loss loss,
                     Precision precision)
     : inputs_(inputs), outputs_(inputs), loss_(loss), precision_(precision) {
-  for (const LayerDescription& layer : without_final_softmax(layers, loss)) {
+  const std::vector<LayerDescription> described = without_final_softmax(layers, loss);
+  for (const LayerDescription& layer : described) {
     const std::size_t index = layers_.size();
     switch (layer.kind) {
       case Kind::dense: {
         DenseOptions options = layer.dense;
         options.precision = precision;
+        options.derivative_comes_taken = derivative_joins_next(described, index, precision);
+        if (index > 0 && derivative_joins_next(described, index - 1, precision)) {
+          options.input_activation = described[index - 1].dense.activation;
+          options.input_slope = described[index - 1].dense.slope;
+        }
         layers_.push_back(
             std::make_unique<Dense<T>>(std::to_string(index), outputs_, options, layout_));
         break;

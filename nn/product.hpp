@@ -43,6 +43,7 @@ void multiply_by_blocks(const Product<T>& product, double operations, T* scratch
     block.c.data = scratch + i * a.rows * c.stride;
     block.bias = nullptr;
     block.activation = Activation::none;
+    block.derivative = Activation::none;
     for (std::size_t panel = 0; panel < panels; panel += kPanelsAtOnce) {
       kernel.product_panels(block, 0, a.rows, panel, std::min(kPanelsAtOnce, panels - panel));
     }
@@ -58,6 +59,7 @@ void multiply_by_blocks(const Product<T>& product, double operations, T* scratch
     for (std::size_t j = 0; j < c.cols; ++j) sum[j] += product.bias[j];
   }
   kernel.activate(product.activation, product.slope, c);
+  kernel.activation_backward(product.derivative, product.slope, product.y, c);
 }
 
 // Where the pairs of a product stand in its scratch: those of a, and then those of b.
@@ -152,7 +154,7 @@ void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
 
 }  // namespace detail
 
-// c = activation(a · b + bias). With scratch, which may be empty, few rows are shared out better,
+// c = activation(a · b + bias), or what else the product tells. With scratch, which may be empty, few rows are shared out better,
 // and bfloat16 goes by pairs where the processor can.
 template <class T>
 void multiply(Product<T> product, std::span<T> scratch = {}) {

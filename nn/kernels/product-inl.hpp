@@ -31,6 +31,8 @@ struct PanelBlock {
   const T* bias;     // of the first column, or null
   Activation activation;
   T slope;
+  Activation derivative;
+  MatrixView<const T> y;  // as c
 };
 
 // A tile of this many registers or fewer waits for its own sums: then this many blocks of the depth
@@ -116,9 +118,13 @@ void multiply_tile(const PanelBlock<T, Terms>& block, std::size_t row, std::size
   }
   if (block.last && block.bias != nullptr) tile.add(block.bias + col, 0);
   tile.store(c, block.c.stride);
-  if (block.last && block.activation != Activation::none) {
-    activate(block.activation, block.slope,
-             MatrixView<T>{c, kRows, std::min(tile.kColumns, block.c.cols - col), block.c.stride});
+  if (!block.last) return;
+  const std::size_t cols = std::min(tile.kColumns, block.c.cols - col);
+  const MatrixView<T> sums{c, kRows, cols, block.c.stride};
+  if (block.activation != Activation::none) activate(block.activation, block.slope, sums);
+  if (block.derivative != Activation::none) {
+    const MatrixView<const T> y{block.y.row(row) + col, kRows, cols, block.y.stride};
+    activation_backward(block.derivative, block.slope, y, sums);
   }
 }
 
@@ -220,6 +226,10 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
   constexpr bool kPacksHere = Terms::kTerms == 1;
   alignas(kAlignment) T packed[kPacksHere ? kPanelsAtOnce * kPanelSize : 1];
 
+  MatrixView<const T> y;
+  if (product.derivative != Activation::none) {
+    y = {product.y.row(row_begin) + col, rows, cols, product.y.stride};
+  }
   for (std::size_t p = 0; p < depth; p += stretch) {
     const std::size_t length = std::min(stretch, depth - p);
     const T* b = packed;
@@ -246,7 +256,9 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
                              .last = p + length == depth,
                              .bias = product.bias == nullptr ? nullptr : product.bias + col,
                              .activation = product.activation,
-                             .slope = product.slope});
+                             .slope = product.slope,
+                             .derivative = product.derivative,
+                             .y = y});
   }
 }
 
