@@ -25,6 +25,13 @@ using hdf5::Info;
 
 constexpr std::size_t kLine = 64;  // bytes of a cache line
 
+// Only advice to the processor. GCC takes a function that does nothing else for one without effect,
+// and drops calls to it; a statement of assembly, even of none, it leaves alone.
+inline void ask_for(const void* line) {
+  __builtin_prefetch(line);
+  asm volatile("");
+}
+
 template <typename T>
 std::span<const std::byte> bytes_of(const std::vector<T>& values) {
   return std::as_bytes(std::span(values));
@@ -235,24 +242,21 @@ void Dataset::copy_samples(std::span<const std::uint32_t> rows, float* out, std:
   std::visit(
       [&](const auto& values) {
         // Asked for one by one between the copies, they never wait for one another.
-        const auto prefetch = [&](std::size_t row) {
-          for_each_line(values, row, [](const void* line) { __builtin_prefetch(line); });
-        };
         for (std::size_t i = 0; i < rows.size(); ++i) {
           assert(rows[i] < samples_);
-          if (i < upcoming.size()) prefetch(upcoming[i]);
+          if (i < upcoming.size()) for_each_line(values, upcoming[i], ask_for);
           scaling_.apply(values.data() + rows[i] * features_, features_, out + i * stride);
         }
-        for (std::size_t i = rows.size(); i < upcoming.size(); ++i) prefetch(upcoming[i]);
+        for (std::size_t i = rows.size(); i < upcoming.size(); ++i) {
+          for_each_line(values, upcoming[i], ask_for);
+        }
       },
       x_);
 }
 
-// Calls use(address) for the cache lines of what copying a sample reads. Meant to be inlined where
-// `use` only advises the processor: GCC takes a function that does nothing else for one without
-// effect, and drops calls to it.
+// Calls use(address) for the cache lines of what copying a sample reads.
 template <typename T, typename Use>
-inline void Dataset::for_each_line(const std::vector<T>& values, std::size_t row,
+void Dataset::for_each_line(const std::vector<T>& values, std::size_t row,
                                    const Use& use) const {
   const auto* first = reinterpret_cast<const char*>(values.data() + row * features_);
   const std::size_t bytes = features_ * sizeof(T);

@@ -127,9 +127,20 @@ inline std::span<const std::size_t> without_absent_halves(std::span<const std::s
   return leaf_rows;
 }
 
-inline bool has_few_samples(std::span<const std::size_t> leaf_rows) {
-  const std::size_t samples = leaf_rows.back() - leaf_rows.front();
-  return leaf_rows.size() - 1 <= kFewLeaves && samples > 0 && samples <= kFewSamples;
+// Whether few_gradient takes a subtree, and is the fastest. Packing pays for itself sooner where the
+// tree leaves few registers to a tile, unless there is but one panel to use what was packed.
+template <class T>
+bool has_few_samples(const WeightGradient<T>& job) {
+  const std::size_t leaves = job.leaf_rows.size() - 1;
+  const std::size_t samples = job.leaf_rows.back() - job.leaf_rows.front();
+  if (leaves > kFewLeaves || samples == 0 || samples > kFewSamples) return false;
+  if (job.precision == Precision::bfloat16) {
+    for (std::size_t l = 0; l < leaves; ++l) {
+      if (job.leaf_rows[l + 1] - job.leaf_rows[l] > kRun) return false;
+    }
+  }
+  const bool one_panel = job.outputs <= kernels<T>().panel_width;
+  return leaves <= 2 || one_panel || samples <= kFewSamples / 2;
 }
 
 template <class T>
@@ -231,7 +242,7 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
     } else {
       job.d_weights = subtree.gradient.data() + offset;
     }
-    if (detail::has_few_samples(job.leaf_rows)) {
+    if (detail::has_few_samples(job)) {
       job.upcoming = std::exchange(upcoming, {});
       detail::gradient_of_few(x, d_y, job);
       singles_packed = false;

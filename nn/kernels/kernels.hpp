@@ -147,7 +147,8 @@ struct Normalization {
   }
 };
 
-// few_gradient's limits: leaves of a subtree, and samples of all of them.
+// few_gradient's limits: leaves of a subtree, and samples of all of them; of bfloat16 factors a leaf
+// has one run at most.
 inline constexpr std::size_t kFewLeaves = 8;
 inline constexpr std::size_t kFewSamples = 32;
 

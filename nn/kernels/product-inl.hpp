@@ -215,10 +215,12 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
   const std::size_t rows = row_end - row_begin;
+  // What is no wider than a panel is as good as packed.
+  const bool in_place = !product.b_transposed && !Terms::kInRuns &&
+                        (rows < kRowsWorthPacking || product.b_stride <= kPanel<T>);
   // Whole panels are packed on their way into the first tiles.
-  const bool packs_on_the_way = !product.b_transposed && rows >= kRowsWorthPacking &&
-                                cols == panels * kPanel<T> && !Terms::kInRuns;
-  const bool in_place = !product.b_transposed && rows < kRowsWorthPacking && !Terms::kInRuns;
+  const bool packs_on_the_way =
+      !product.b_transposed && !Terms::kInRuns && !in_place && cols == panels * kPanel<T>;
   const std::size_t sums = rows * ((cols + kRegister<T> - 1) / kRegister<T>);
   const bool side_by_side = in_place && cols <= kPanel<T> && sums <= kFewSums;
   const std::size_t stretch = (side_by_side ? kBlocksAtOnce : 1) * kDepthBlock;
