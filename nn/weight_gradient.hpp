@@ -12,6 +12,7 @@
 #include "nn/kernels/kernels.hpp"
 #include "nn/layer.hpp"
 #include "nn/parallel.hpp"
+#include "nn/product.hpp"
 
 namespace lockstep::nn {
 
@@ -127,20 +128,26 @@ inline std::span<const std::size_t> without_absent_halves(std::span<const std::s
   return leaf_rows;
 }
 
-// Whether few_gradient takes a subtree, and is the fastest. Packing pays for itself sooner where the
-// tree leaves few registers to a tile, unless there is but one panel to use what was packed.
+// Up to how many samples few_gradient is faster than packed factors are, as measured. Packing pays
+// for itself sooner where the tree leaves few registers to a tile, and where many outputs use what
+// was packed.
+inline std::size_t few_samples(std::size_t leaves, std::size_t outputs) {
+  if (leaves <= 2) return std::max<std::size_t>(64, 8192 / outputs);
+  return outputs <= 256 ? std::max<std::size_t>(32, 4096 / outputs) : 16;
+}
+
 template <class T>
 bool has_few_samples(const WeightGradient<T>& job) {
   const std::size_t leaves = job.leaf_rows.size() - 1;
   const std::size_t samples = job.leaf_rows.back() - job.leaf_rows.front();
-  if (leaves > kFewLeaves || samples == 0 || samples > kFewSamples) return false;
-  if (job.precision == Precision::bfloat16) {
-    for (std::size_t l = 0; l < leaves; ++l) {
-      if (job.leaf_rows[l + 1] - job.leaf_rows[l] > kRun) return false;
-    }
+  if (leaves > kFewLeaves || samples == 0 || samples > few_samples(leaves, job.outputs)) {
+    return false;
   }
-  const bool one_panel = job.outputs <= kernels<T>().panel_width;
-  return leaves <= 2 || one_panel || samples <= kFewSamples / 2;
+  const std::size_t most = job.precision == Precision::bfloat16 ? kRun : kDepthBlock;
+  for (std::size_t l = 0; l < leaves; ++l) {
+    if (job.leaf_rows[l + 1] - job.leaf_rows[l] > most) return false;
+  }
+  return true;
 }
 
 template <class T>
@@ -156,10 +163,12 @@ void gradient_of_few(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradi
   // Reading and writing a weight costs as much as several operations.
   const double operations = 2.0 * static_cast<double>(rows + 4) * static_cast<double>(d_y.cols) *
                             static_cast<double>(x.cols);
-  // The rows of a block of the depth, as in multiply_by_blocks().
-  for_each_part_of_memory(parts_of(x.cols, kDepthBlock), operations, [&](std::size_t part) {
-    const std::size_t begin = part * kDepthBlock;
-    kernel.few_gradient(job, begin, std::min(x.cols, begin + kDepthBlock));
+  if (operations < kOperationsWorthATask) return kernel.few_gradient(job, 0, x.cols);
+  // With the fewest, the rows of a block of the depth, as in multiply_by_blocks().
+  const std::size_t inputs = x.rows <= kFewRows ? kDepthBlock : 64;
+  for_each_part_of_memory(parts_of(x.cols, inputs), operations, [&](std::size_t part) {
+    const std::size_t begin = part * inputs;
+    kernel.few_gradient(job, begin, std::min(x.cols, begin + inputs));
   });
 }
 

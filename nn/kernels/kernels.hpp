@@ -147,10 +147,9 @@ struct Normalization {
   }
 };
 
-// few_gradient's limits: leaves of a subtree, and samples of all of them; of bfloat16 factors a leaf
-// has one run at most.
+// Leaves of a subtree that few_gradient takes. Each has one block of the depth of samples at most;
+// of bfloat16 factors, one run.
 inline constexpr std::size_t kFewLeaves = 8;
-inline constexpr std::size_t kFewSamples = 32;
 
 // Products of bfloat16 factors by instructions for pairs of them, where the processor has these: the
 // same bits as Kernels gives for the same factors. A pair is an element of T (pack-pairs-inl.hpp).
