@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <set>
 #include <thread>
 #include <type_traits>
 
@@ -62,6 +63,24 @@ TEST_F(DatasetFile, SamplesAreCopiedTogetherAsOneByOne) {
   std::vector<std::int32_t> labels(3);
   data.copy_labels(rows, labels.data());
   EXPECT_EQ(labels, (std::vector<std::int32_t>{2, 3, 2}));
+}
+
+TEST_F(DatasetFile, ListsTheCacheLinesOfSamples) {
+  const std::size_t features = 1000;
+  add<float>("x", std::vector<float>(3 * features, 0.5f), {3, features});
+  add<std::int64_t>("y", {0, 1, 1}, {3});
+  const Dataset data = read();
+  const std::vector<std::uint32_t> rows = {2, 0};
+  std::vector<const void*> lines(rows.size() * data.lines_of_sample());
+  lines.resize(data.list_lines(rows, lines));
+  const auto least = rows.size() * (features * sizeof(float) / 64);
+  ASSERT_GE(lines.size(), least);
+  const std::set<std::uintptr_t> different = [&] {
+    std::set<std::uintptr_t> numbers;
+    for (const void* line : lines) numbers.insert(reinterpret_cast<std::uintptr_t>(line) / 64);
+    return numbers;
+  }();
+  EXPECT_GE(different.size(), least);
 }
 
 TEST_F(DatasetFile, HoldsShapesLabelsAndSource) {

@@ -102,5 +102,17 @@ TEST(Input, FewSamplesAreNotHandedOut) {
   });
 }
 
+TEST(Input, LeavesFewUpcomingSamplesToThePass) {
+  Steps steps(kBatch, false);
+  steps.expect_brings(batch(0, 10), batch(1, 10));
+  EXPECT_GE(steps.input().upcoming().size(), 10u);
+  steps.expect_brings(batch(1, 10), batch(2, kBatch));
+  EXPECT_TRUE(steps.input().upcoming().empty());
+  steps.expect_brings(batch(2, kBatch), batch(3, 10));
+  EXPECT_GE(steps.input().upcoming().size(), 10u);
+  steps.expect_brings(batch(3, 10), {});
+  EXPECT_TRUE(steps.input().upcoming().empty());
+}
+
 }  // namespace
 }  // namespace lockstep::trainer

@@ -187,7 +187,10 @@ const std::vector<std::vector<std::size_t>> kLeafRows = {
     {0, 1, 2, 3, 5, 6, 7, 8, 10},  // a sample or two a leaf
     {3, 3, 7, 11, 11, 12, 15, 15, 15},
     {2, 6, 7, 7, 7},
-    {0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2},  // more leaves than have slots
+    {0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2},  // more than few_gradient takes
+    {0, 20, 32},  // few, but more than a run of bfloat16 factors
+    {1, 41},
+    {0, 257, 260},  // and more than a block of the depth
     {2, 14, 27, 39, 52, 64, 77, 89, 100},
     {1, 17, 33, 49, 66, 82, 98, 114, 130},  // leaves that AMX takes: of a run, …
     {3, 3, 35, 67, 100, 100, 148, 196, 228, 228, 228, 228, 228, 245, 277, 277, 341},  // … and more
@@ -199,26 +202,43 @@ const std::vector<std::vector<std::size_t>> kLeafRows = {
     {0, 1029, 1700},  // and odd
     {5, 5, 5}};       // nothing at all
 
+// What is asked for meanwhile changes nothing.
 TYPED_TEST(ProductTest, WeightGradientIsTheLeafTreeBitByBit) {
+  using T = TypeParam;
+  const std::vector<const void*> upcoming(100, &kLeafRows);
+  for (const auto& rows : kLeafRows) {
+    const std::size_t samples = std::max<std::size_t>(1, rows.back());
+    // As the factors stand, where outputs or samples are few, or packed.
+    for (const Shape& s : {Shape{0, 43, 29}, {0, 38, 16}, {0, 9, 10}, {0, 14, 263}}) {
+      SCOPED_TRACE(testing::Message() << rows.size() - 1 << " leaves, " << samples << " samples, "
+                                      << s.depth << "x" << s.cols);
+      const auto d_y = uniform_matrix<T>(samples, s.cols, 6);
+      const auto x = uniform_matrix<T>(samples, s.depth, 7);
+      auto expected = tree_sum<T>(x.view(), d_y.view(), rows, 0, rows.size() - 1);
+      if (expected.empty()) expected.assign(s.depth * s.cols, T{0});
+      with_each_instruction_set([&] {
+        std::vector<T> gradient(s.depth * s.cols, T{-1});
+        AlignedBuffer<T> scratch(weight_gradient_scratch<T>(samples, s.depth, s.cols));
+        const SubtreeGradient<T> subtree{rows, gradient};
+        weight_gradients<T>(x.view(), d_y.view(), std::span(&subtree, 1), 0, scratch.span(),
+                            Precision::float32, {}, upcoming);
+        EXPECT_EQ(bytes_of(std::span<const T>(gradient)), bytes_of(std::span<const T>(expected)));
+      });
+    }
+  }
+}
+
+TYPED_TEST(ProductTest, BiasGradientIsTheLeafTreeBitByBit) {
   using T = TypeParam;
   for (const auto& rows : kLeafRows) {
     const std::size_t samples = std::max<std::size_t>(1, rows.back());
     const auto d_y = uniform_matrix<T>(samples, 29, 6);
-    const auto x = uniform_matrix<T>(samples, 43, 7);
-    auto expected = tree_sum<T>(x.view(), d_y.view(), rows, 0, rows.size() - 1);
-    if (expected.empty()) expected.assign(29 * 43, T{0});
     const auto ones = [&] {
       Matrix<T> column(samples, 1);
       for (std::size_t m = 0; m < samples; ++m) *column.view().row(m) = 1;
       return column;
     }();
     with_each_instruction_set([&] {
-      std::vector<T> gradient(29 * 43, T{-1});
-      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(samples, 43, 29));
-      const SubtreeGradient<T> subtree{rows, gradient};
-      weight_gradients<T>(x.view(), d_y.view(), std::span(&subtree, 1), 0, scratch.span());
-      EXPECT_EQ(bytes_of(std::span<const T>(gradient)), bytes_of(std::span<const T>(expected)));
-
       auto bias_expected =
           tree_sum<T>(std::as_const(ones).view(), d_y.view(), rows, 0, rows.size() - 1);
       if (bias_expected.empty()) bias_expected.assign(29, T{0});
@@ -392,10 +412,11 @@ TYPED_TEST(ProductTest, ParametersThatMoveWithTheirGradientEndAtTheSameBits) {
     for (const auto& rows : {std::vector<std::size_t>{0, 0, 1, 1, 1},
                              {0, 2, 3, 3, 10},
                              {0, 12, 25, 37, 50, 62, 75, 87, 100},
+                             {0, 40, 80, 120, 160, 200, 240, 280, 300},
                              {7, 7}}) {
-      const auto d_y = uniform_matrix<T>(100, kOutputs, 6);
-      const auto x = uniform_matrix<T>(100, inputs, 7);
-      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(100, inputs, kOutputs));
+      const auto d_y = uniform_matrix<T>(300, kOutputs, 6);
+      const auto x = uniform_matrix<T>(300, inputs, 7);
+      AlignedBuffer<T> scratch(weight_gradient_scratch<T>(300, inputs, kOutputs));
       const auto run = [&](const SubtreeGradient<T>& subtree) {
         const std::size_t all = rows.back();
         weight_gradients<T>(x.view().top(all), d_y.view().top(all), std::span(&subtree, 1), 0,
@@ -445,6 +466,43 @@ TYPED_TEST(ProductTest, FewRowsByBlocksGiveTheSameBits) {
     };
     EXPECT_EQ(product(scratch.span()), product({})) << rows;
     EXPECT_NE(scratch.data()[0], 0) << "the scratch was not used";
+  }
+}
+
+// A product may take the derivative of what its second use comes from: the same bits as afterwards.
+TYPED_TEST(ProductTest, TakesADerivativeAsThePassAfterItDoes) {
+  using T = TypeParam;
+  for (const Activation activation :
+       {Activation::sigmoid, Activation::tanh, Activation::relu, Activation::leaky_relu}) {
+    for (const Shape& s : {Shape{1, 600, 10}, Shape{3, 16, 45}, Shape{10, 300, 16},
+                           Shape{70, 513, 100}, Shape{200, 40, 70}}) {
+      for (const bool transposed : {false, true}) {
+        const auto a = uniform_matrix<T>(s.rows, s.depth, 1);
+        AlignedBuffer<T> b(s.depth * s.cols);
+        fill_uniform(b.span(), 2);
+        const auto y = uniform_matrix<T>(s.rows, s.cols, 3);
+        with_each_instruction_set([&] {
+          AlignedBuffer<T> scratch(multiply_scratch<T>(s.rows, s.depth, s.cols));
+          Product<T> product;
+          product.a = a.view();
+          product.b = b.data();
+          product.b_stride = transposed ? s.depth : s.cols;
+          product.b_transposed = transposed;
+          product.slope = T{0.125};
+          Matrix<T> expected(s.rows, s.cols), together(s.rows, s.cols);
+          product.c = expected.view();
+          multiply(product, scratch.span());
+          kernels<T>().activation_backward(activation, product.slope, y.view(), expected.view());
+          product.c = together.view();
+          product.derivative = activation;
+          product.y = y.view();
+          multiply(product, scratch.span());
+          EXPECT_EQ(bytes_of(std::as_const(together).view()),
+                    bytes_of(std::as_const(expected).view()))
+              << name_of(activation) << " " << s.rows << "x" << s.depth << "x" << s.cols;
+        });
+      }
+    }
   }
 }
 

@@ -53,14 +53,14 @@ struct Product {
   const T* bias = nullptr;                   // cols, read as b is; null: none
   Activation activation = Activation::none;  // all but softmax
   T slope = 0;                               // of leaky_relu
-  // In the end c is multiplied by the derivative of this activation, as activation_backward does,
-  // where its output is y, rows × cols. Only of float32 factors.
-  Activation derivative = Activation::none;
-  MatrixView<const T> y = {};
   Precision precision = Precision::float32;  // bfloat16: b is rounded on its way; a is already
   // For PairKernels: b in panels of pairs, and elements from one panel to the next.
   const T* b_pairs = nullptr;
   std::size_t b_panel = 0;
+  // In the end c is multiplied by the derivative of this activation, as activation_backward does,
+  // where its output is y, rows × cols. Only of float32 factors.
+  Activation derivative = Activation::none;
+  MatrixView<const T> y = {};
 };
 
 enum class UpdateRule { sgd, momentum, adagrad, rmsprop, adam, lamb };

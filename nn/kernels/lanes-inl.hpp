@@ -116,13 +116,14 @@ struct LaneSums {
 
  private:
   template <class D>
-  static HWY_INLINE T fold(D d, hn::Vec<D> v) {
-    if constexpr (hn::MaxLanes(d) == 1) {
-      return hn::GetLane(v);
-    } else {
+  static HWY_INLINE T fold([[maybe_unused]] D d, hn::Vec<D> v) {
+#if HWY_TARGET != HWY_SCALAR  // where registers have no halves
+    if constexpr (hn::MaxLanes(d) > 1) {
       const hn::Half<D> half;
       return fold(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
     }
+#endif
+    return hn::GetLane(v);
   }
 };
 
