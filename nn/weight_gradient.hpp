@@ -150,8 +150,9 @@ bool has_few_samples(const WeightGradient<T>& job) {
   return true;
 }
 
+// Tells the job of factors that stay where they are.
 template <class T>
-void gradient_of_few(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradient<T>& job) {
+void leave_factors(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradient<T>& job) {
   const Kernels<T>& kernel = kernels<T>();
   job.x = x.data;
   job.x_step = x.stride;
@@ -159,17 +160,28 @@ void gradient_of_few(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradi
   job.d_y = d_y.data;
   job.d_y_step = d_y.stride;
   job.d_y_panel = kernel.panel_width;
+}
+
+// Inputs of a part of the gradient of few samples. Of the fewest those of a block of the depth, as
+// in multiply_by_blocks(): the thread that has read these weights moves them.
+inline std::size_t inputs_of_few(std::span<const std::size_t> leaf_rows) {
+  return leaf_rows.back() - leaf_rows.front() <= kFewRows ? kDepthBlock : 64;
+}
+
+template <class T>
+void gradient_of_few(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input) {
+  const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   // Reading and writing a weight costs as much as several operations.
-  const double operations = 2.0 * static_cast<double>(rows + 4) * static_cast<double>(d_y.cols) *
-                            static_cast<double>(x.cols);
-  if (operations < kOperationsWorthATask) return kernel.few_gradient(job, 0, x.cols);
-  // With the fewest, the rows of a block of the depth, as in multiply_by_blocks().
-  const std::size_t inputs = x.rows <= kFewRows ? kDepthBlock : 64;
-  for_each_part_of_memory(parts_of(x.cols, inputs), operations, [&](std::size_t part) {
-    const std::size_t begin = part * inputs;
-    kernel.few_gradient(job, begin, std::min(x.cols, begin + inputs));
-  });
+  const double operations = 2.0 * static_cast<double>(rows + 4) * static_cast<double>(job.outputs) *
+                            static_cast<double>(end_input - first_input);
+  if (operations < kOperationsWorthATask) return kernel.few_gradient(job, first_input, end_input);
+  const std::size_t inputs = inputs_of_few(job.leaf_rows);
+  for_each_part_of_memory(
+      parts_of(end_input - first_input, inputs), operations, [&](std::size_t part) {
+        const std::size_t begin = first_input + part * inputs;
+        kernel.few_gradient(job, begin, std::min(end_input, begin + inputs));
+      });
 }
 
 // Weight gradients of at least this many elements are told of as they come, so that what follows
@@ -208,21 +220,21 @@ void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, st
   });
 }
 
-// The same for all inputs; where somebody waits for it, in pieces from the last input to the first.
-template <class T>
-void gradient_in_pieces(const WeightGradient<T>& job, std::size_t offset,
-                        const GradientListener& told, GradientTiles<T> weight_gradient) {
+// Calls compute(begin, end) for all inputs; where somebody waits for them, in pieces of whole
+// `units` of inputs, from the last input to the first.
+template <class T, class Compute>
+void in_pieces(const WeightGradient<T>& job, std::size_t offset, const GradientListener& told,
+               std::size_t unit, const Compute& compute) {
   std::size_t end = job.inputs;
   if (told.flow != nullptr) {
-    const std::size_t inputs =
-        round_up(parts_of(kElementsWorthTelling, job.outputs), 8 * job.x_step);
+    const std::size_t inputs = round_up(parts_of(kElementsWorthTelling, job.outputs), unit);
     for (; end > inputs; told.flow->final_from(offset + end * job.outputs, told.weights)) {
       const std::size_t begin = (end - 1) / inputs * inputs;
-      gradient_in_tiles(job, begin, end, weight_gradient);
+      compute(begin, end);
       end = begin;
     }
   }
-  gradient_in_tiles(job, 0, end, weight_gradient);
+  compute(0, end);
 }
 
 }  // namespace detail
@@ -251,9 +263,15 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
     } else {
       job.d_weights = subtree.gradient.data() + offset;
     }
+    // A piece is final when the last subtree's is.
+    const GradientListener listener = &subtree == &subtrees.back() ? told : GradientListener{};
     if (detail::has_few_samples(job)) {
+      detail::leave_factors(x, d_y, job);
       job.upcoming = std::exchange(upcoming, {});
-      detail::gradient_of_few(x, d_y, job);
+      detail::in_pieces(job, offset, listener, detail::inputs_of_few(job.leaf_rows),
+                        [&](std::size_t begin, std::size_t end) {
+                          detail::gradient_of_few(job, begin, end);
+                        });
       singles_packed = false;
       continue;
     }
@@ -263,10 +281,11 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
       detail::pack_factors(x, d_y, scratch.data(), pairs, job);
     }
     singles_packed = pairs == nullptr;
-    // A piece is final when the last subtree's is.
-    detail::gradient_in_pieces(job, offset,
-                               &subtree == &subtrees.back() ? told : GradientListener{},
-                               pairs != nullptr ? pairs->weight_gradient : kernel.weight_gradient);
+    const auto tiles = pairs != nullptr ? pairs->weight_gradient : kernel.weight_gradient;
+    detail::in_pieces(job, offset, listener, 8 * job.x_step,
+                      [&](std::size_t begin, std::size_t end) {
+                        detail::gradient_in_tiles(job, begin, end, tiles);
+                      });
   }
   for (const void* line : upcoming) __builtin_prefetch(line);
 }

@@ -78,14 +78,18 @@ std::int64_t usable_targets() {
 #endif
 }
 
-// What there is, whatever is held, best first: lower bits are better.
+// What there is, whatever is held, best first: lower bits are better, and of one target the
+// instructions for bfloat16 that are the fastest.
 std::vector<InstructionSet> available() {
   hwy::SetSupportedTargetsForTest(0);
   std::vector<InstructionSet> sets;
   for (std::int64_t left = usable_targets(); left != 0; left &= left - 1) {
     const std::int64_t target = left & -left;
+    const Bfloat16Instructions fastest = fastest_of(target);
+    sets.push_back({target, fastest});
     for (int i = static_cast<int>(bfloat16_of(target)); i >= 0; --i) {
-      sets.push_back({target, static_cast<Bfloat16Instructions>(i)});
+      const auto other = static_cast<Bfloat16Instructions>(i);
+      if (other != fastest) sets.push_back({target, other});
     }
   }
   hwy::SetSupportedTargetsForTest(held.target);
