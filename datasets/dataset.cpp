@@ -256,8 +256,7 @@ void Dataset::copy_samples(std::span<const std::uint32_t> rows, float* out, std:
 
 // Calls use(address) for the cache lines of what copying a sample reads.
 template <typename T, typename Use>
-void Dataset::for_each_line(const std::vector<T>& values, std::size_t row,
-                                   const Use& use) const {
+void Dataset::for_each_line(const std::vector<T>& values, std::size_t row, const Use& use) const {
   const auto* first = reinterpret_cast<const char*>(values.data() + row * features_);
   const std::size_t bytes = features_ * sizeof(T);
   for (std::size_t at = 0; at < bytes; at += kLine) use(first + at);

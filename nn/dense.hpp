@@ -52,8 +52,8 @@ class Dense final : public Layer<T> {
                 std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const override;
 
  private:
-  void input_gradient(std::span<const T> parameters, MatrixView<const T> x,
-                      MatrixView<const T> d_y, MatrixView<T> d_x, std::span<T> scratch) const;
+  void input_gradient(std::span<const T> parameters, MatrixView<const T> x, MatrixView<const T> d_y,
+                      MatrixView<T> d_x, std::span<T> scratch) const;
   void bias_gradients(MatrixView<const T> d_y, std::span<const SubtreeGradient<T>> subtrees) const;
 
   DenseOptions options_;

@@ -46,7 +46,6 @@ struct GradientListener {
   ParameterFlow::Parameters weights = ParameterFlow::Parameters::free;
 };
 
-
 namespace detail {
 
 // Calls pack(begin, end, step) for the samples in [begin, end), leaf by leaf and whole groups of
@@ -177,11 +176,11 @@ void gradient_of_few(const WeightGradient<T>& job, std::size_t first_input, std:
                             static_cast<double>(end_input - first_input);
   if (operations < kOperationsWorthATask) return kernel.few_gradient(job, first_input, end_input);
   const std::size_t inputs = inputs_of_few(job.leaf_rows);
-  for_each_part_of_memory(
-      parts_of(end_input - first_input, inputs), operations, [&](std::size_t part) {
-        const std::size_t begin = first_input + part * inputs;
-        kernel.few_gradient(job, begin, std::min(end_input, begin + inputs));
-      });
+  for_each_part_of_memory(parts_of(end_input - first_input, inputs), operations,
+                          [&](std::size_t part) {
+                            const std::size_t begin = first_input + part * inputs;
+                            kernel.few_gradient(job, begin, std::min(end_input, begin + inputs));
+                          });
 }
 
 // Weight gradients of at least this many elements are told of as they come, so that what follows
@@ -268,10 +267,9 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
     if (detail::has_few_samples(job)) {
       detail::leave_factors(x, d_y, job);
       job.upcoming = std::exchange(upcoming, {});
-      detail::in_pieces(job, offset, listener, detail::inputs_of_few(job.leaf_rows),
-                        [&](std::size_t begin, std::size_t end) {
-                          detail::gradient_of_few(job, begin, end);
-                        });
+      detail::in_pieces(
+          job, offset, listener, detail::inputs_of_few(job.leaf_rows),
+          [&](std::size_t begin, std::size_t end) { detail::gradient_of_few(job, begin, end); });
       singles_packed = false;
       continue;
     }

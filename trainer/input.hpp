@@ -48,7 +48,7 @@ class Input {
 
   const datasets::Dataset& data_;
   std::size_t features_;
-  bool pass_asks_;  // the network's backward pass asks for upcoming()
+  bool pass_asks_;                  // the network's backward pass asks for upcoming()
   std::vector<const void*> lines_;  // room for upcoming_
   std::span<const void* const> upcoming_;
   Batch batches_[2];

@@ -164,10 +164,10 @@ HWY_INLINE void few_row(const FewSamples<T>& samples, std::size_t outputs, std::
   }
 }
 
-// Registers of a tile: a tree of kLeaves has as many tiles under way as it has levels.
+// Registers of a tile: a tree has as many tiles under way as it has levels.
+inline constexpr std::size_t kFewSums = kTileRows < 12 ? 8 : 16;  // of one leaf
 template <std::size_t kLeaves>
-inline constexpr std::size_t kFewSumsOf =
-    std::max<std::size_t>(4, (kTileRows < 12 ? 8 : 16) / kLeaves);
+inline constexpr std::size_t kFewSumsOf = std::max<std::size_t>(4, kFewSums / kLeaves);
 
 // kRows inputs at a time as long as there are so many, then half as many, and so on.
 template <std::size_t kLeaves, std::size_t kRows, class T, class Use>
@@ -206,7 +206,7 @@ HWY_NOINLINE void few_gradient_of(const WeightGradient<T>& job, FewSamples<T> sa
 
 template <class T, class Use>
 HWY_INLINE void few_gradient_by(const WeightGradient<T>& job, std::size_t input_begin,
-                                 std::size_t input_end, const Use& use) {
+                                std::size_t input_end, const Use& use) {
   const FewSamples<T> samples(job);
   // All that is taken lies in the first leaf, or the first two, four or eight.
   const std::size_t leaves = job.leaf_rows.size() - 1;
@@ -223,7 +223,7 @@ void few_gradient(const WeightGradient<T>& job, std::size_t input_begin, std::si
   }
   with_mover(*job.update, [&](const auto& mover) LOCKSTEP_LAMBDA {
     few_gradient_by(job, input_begin, input_end,
-                     MoveParameters<std::remove_cvref_t<decltype(mover)>, T>{mover, *job.update});
+                    MoveParameters<std::remove_cvref_t<decltype(mover)>, T>{mover, *job.update});
   });
 }
 

@@ -21,6 +21,7 @@
 #include <hwy/highway.h>
 
 #include "nn/kernels/amx-inl.hpp"
+#include "nn/kernels/few-samples-inl.hpp"
 #include "nn/kernels/gradient-inl.hpp"
 #include "nn/kernels/lamb-inl.hpp"
 #include "nn/kernels/loss-inl.hpp"
@@ -31,7 +32,6 @@
 #include "nn/kernels/pointwise-inl.hpp"
 #include "nn/kernels/product-inl.hpp"
 #include "nn/kernels/runs-inl.hpp"
-#include "nn/kernels/few-samples-inl.hpp"
 #include "nn/kernels/update-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();

@@ -15,11 +15,12 @@ def leaves():
 
 
 def configuration(workload, data, **training):
+    training = {"leaves": leaves()} | training
     layers = [f'{{ dense = {n}, activation = "{workload.activation}" }}' for n in workload.hidden]
     layers.append(f"{{ dense = {workload.widths[-1]} }}")
     lines = ["[data]", f'train = "{data}"', "[model]", f"layers = [{', '.join(layers)}]", "[optimizer]",
              f'name = "{workload.optimizer}"', f"learning_rate = {workload.learning_rate}",
-             "[training]", f"batch_size = {workload.batch}", f"leaves = {leaves()}"]
+             "[training]", f"batch_size = {workload.batch}"]
     lines += [f"{key} = {json.dumps(value)}" for key, value in training.items()]
     return "\n".join(lines + ["[checkpoint]", "every_epochs = 0", ""])
 
@@ -38,10 +39,11 @@ def complaint(output):
 class Lockstep(Contender):
     family = "lockstep"
 
-    def __init__(self, program, workload, data, seconds, ranks, threads):
+    def __init__(self, program, workload, data, seconds, ranks, threads, **training):
         self.program, self.workload, self.data, self.seconds = program, workload, data, seconds
-        self.ranks, self.threads = ranks, threads
+        self.ranks, self.threads, self.training = ranks, threads, training
         self.name = f"lockstep, {plural(ranks, 'rank')} x {plural(threads, 'thread')}"
+        self.name += "".join(f", {key} = {value}" for key, value in training.items())
         self.steps = None
 
     def prepare(self):
@@ -63,7 +65,9 @@ class Lockstep(Contender):
     def train(self, steps):
         with tempfile.TemporaryDirectory() as directory:
             config = os.path.join(directory, "bench.toml")
-            extra = {} if self.workload.precision == "float32" else dict(precision=self.workload.precision)
+            extra = dict(self.training)
+            if self.workload.precision != "float32":
+                extra["precision"] = self.workload.precision
             with open(config, "w") as file:
                 file.write(configuration(self.workload, self.data, steps=steps, threads=self.threads, **extra))
             run = os.path.join(directory, "run")
@@ -81,11 +85,18 @@ class Lockstep(Contender):
 
 
 def contenders(program, workload, data, seconds):
-    """One rank with all threads, a rank for every core, and one thread where a step is small."""
+    """One rank with all threads, a rank for every core, and one thread where a step is small.
+
+    Of few samples the tree over leaves is a good part of the work, and one leaf spares it to a rank
+    that is alone anyhow.
+    """
     shapes = [(1, cores())]
     if workload.batch >= leaves():
         shapes.append((cores(), 1))
     if workload.batch == 1 or max(workload.hidden) < 128:
         shapes.append((1, 1))
     unique = list(dict.fromkeys(shapes))
-    return [Lockstep(program, workload, data, seconds, ranks, threads) for ranks, threads in unique]
+    found = [Lockstep(program, workload, data, seconds, ranks, threads) for ranks, threads in unique]
+    if 1 < workload.batch <= 4 * leaves() and max(workload.hidden) < 128:
+        found.append(Lockstep(program, workload, data, seconds, 1, 1, leaves=1))
+    return found
