@@ -165,9 +165,9 @@ HWY_INLINE void few_row(const FewSamples<T>& samples, std::size_t outputs, std::
 }
 
 // Registers of a tile: a tree has as many tiles under way as it has levels.
-inline constexpr std::size_t kFewSums = kTileRows < 12 ? 8 : 16;  // of one leaf
+inline constexpr std::size_t kSumsOfOneLeaf = kTileRows < 12 ? 8 : 16;
 template <std::size_t kLeaves>
-inline constexpr std::size_t kFewSumsOf = std::max<std::size_t>(4, kFewSums / kLeaves);
+inline constexpr std::size_t kSumsOf = std::max<std::size_t>(4, kSumsOfOneLeaf / kLeaves);
 
 // kRows inputs at a time as long as there are so many, then half as many, and so on.
 template <std::size_t kLeaves, std::size_t kRows, class T, class Use>
@@ -190,7 +190,7 @@ HWY_INLINE void few_rows(const FewSamples<T>& samples, std::size_t outputs, std:
 template <std::size_t kLeaves, class T, class Use>
 HWY_NOINLINE void few_gradient_of(const WeightGradient<T>& job, FewSamples<T> samples,
                                   std::size_t input_begin, std::size_t input_end, Use use) {
-  constexpr std::size_t kSums = kFewSumsOf<kLeaves>;
+  constexpr std::size_t kSums = kSumsOf<kLeaves>;
   const std::size_t outputs = job.outputs;
   Upcoming upcoming(job.upcoming, input_begin, input_end, job.inputs);
   if (outputs == kRegister<T>) {
