@@ -270,6 +270,7 @@ std::size_t Dataset::list_lines(std::span<const std::uint32_t> rows,
   std::visit(
       [&](const auto& values) {
         for (const std::uint32_t row : rows) {
+          assert(row < samples_);
           for_each_line(values, row, [&](const void* line) { lines[count++] = line; });
         }
       },

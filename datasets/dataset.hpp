@@ -65,7 +65,8 @@ class Dataset {
                     std::span<const std::uint32_t> upcoming = {}) const;
 
   // lines[0 .. returned) = addresses in the cache lines of memory that copying samples `rows` and
-  // their labels will read: at most lines_of_sample() each.
+  // their labels will read, one sample after the other: at most lines_of_sample() each, for which
+  // there must be room.
   std::size_t list_lines(std::span<const std::uint32_t> rows, std::span<const void*> lines) const;
   std::size_t lines_of_sample() const;
 

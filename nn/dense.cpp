@@ -10,9 +10,10 @@ namespace lockstep::nn {
 
 template <class T>
 Dense<T>::Dense(const std::string& name, std::size_t inputs, const DenseOptions& options,
-                ParameterLayout& layout)
+                ParameterLayout& layout, const DenseNeighbours& neighbours)
     : Layer<T>(inputs, options.outputs),
       options_(options),
+      neighbours_(neighbours),
       weight_index_(layout.add(name + ".weight", {options.outputs, inputs}, false)),
       weight_(layout.tensors()[weight_index_]) {
   if (options.bias) {
@@ -79,8 +80,7 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
                         std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const {
   const Kernels<T>& kernel = kernels<T>();
   const bool rounded = options_.precision == Precision::bfloat16;
-  const Activation derivative =
-      options_.derivative_comes_taken ? Activation::none : options_.activation;
+  const Activation derivative = neighbours_.takes_d_z ? Activation::none : options_.activation;
   if (derivative != Activation::none || rounded) {
     const double operations_per_row = 2.0 * static_cast<double>(y.cols);
     for_each_row_block(y.rows, operations_per_row, [&](std::size_t begin, std::size_t end) {
@@ -119,8 +119,8 @@ void Dense<T>::input_gradient(std::span<const T> parameters, MatrixView<const T>
   product.b_transposed = true;
   product.precision = options_.precision;
   product.c = d_x;
-  product.derivative = options_.input_activation;
-  product.slope = static_cast<T>(options_.input_slope);
+  product.derivative = neighbours_.input_activation;
+  product.slope = static_cast<T>(neighbours_.input_slope);
   product.y = x;
   multiply(product, scratch);
 }

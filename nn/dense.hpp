@@ -2,8 +2,8 @@
 //
 // W: outputs × inputs (Wᵀ is what stands in the flat buffer), b: outputs. Backward, with z the sum
 // before the activation and m the samples: d_z = d_y activation'(y), d_x = d_z W, dW = sum_m d_zᵀ
-// x, db = sum_m d_z. Under bfloat16 x, W and d_z are rounded before these products. See
-// nn/layer.hpp for ownership and threads.
+// x, db = sum_m d_z; DenseNeighbours tells when d_y and d_x are others. Under bfloat16 x, W and d_z
+// are rounded before these products. See nn/layer.hpp for ownership and threads.
 #pragma once
 
 #include <string>
@@ -24,14 +24,17 @@ struct DenseOptions {
   Initializer initializer = Initializer::he;
   double scale = 0.05;  // of the initializer, where it has one; biases start at zero
   Precision precision = Precision::float32;
+};
 
-  // Between two dense layers the derivative of the first one's activation is part of the second
-  // one's product d_z W, under float32. So of the second: what x came out of, or none; then d_x is
-  // the derivative with respect to what went into that.
+// What a dense layer and those beside it do for one another. Where a dense layer follows another,
+// the derivative of the first one's activation is part of the second one's product d_z W.
+struct DenseNeighbours {
+  // Of the second: the activation that x came out of, not softmax; d_x is the derivative with
+  // respect to what went into that. Under float32 alone.
   Activation input_activation = Activation::none;
-  double input_slope = 0.01;
-  // And of the first: d_y comes as d_z.
-  bool derivative_comes_taken = false;
+  double input_slope = 0;  // of leaky_relu
+  // Of the first: d_y is d_z.
+  bool takes_d_z = false;
 };
 
 template <class T>
@@ -39,9 +42,10 @@ class Dense final : public Layer<T> {
  public:
   // Adds "<name>.weight" and "<name>.bias" to the layout.
   Dense(const std::string& name, std::size_t inputs, const DenseOptions& options,
-        ParameterLayout& layout);
+        ParameterLayout& layout, const DenseNeighbours& neighbours = {});
 
   bool multiplies() const override { return true; }
+  bool asks_for_upcoming() const override { return true; }
   std::string describe() const override;
   void initialize(std::uint64_t seed, std::span<T> parameters) const override;
   void forward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
@@ -57,6 +61,7 @@ class Dense final : public Layer<T> {
   void bias_gradients(MatrixView<const T> d_y, std::span<const SubtreeGradient<T>> subtrees) const;
 
   DenseOptions options_;
+  DenseNeighbours neighbours_;
   std::size_t weight_index_;  // of the tensor
   ParameterTensor weight_;
   std::size_t bias_offset_ = 0;

@@ -54,7 +54,8 @@ class ParameterFlow {
  public:
   virtual ~ParameterFlow() = default;
 
-  // Before the parameters before `end` are read; returns when they are those of this step.
+  // Before the parameters before `end` are read; returns when they are those of this step. Up to
+  // kLanes beyond are read too, where a product is narrow, and whatever is there goes to padding.
   virtual void before_reading(std::size_t end) = 0;
 
   // The gradients of all subtrees are final from `begin` on. in_use: this pass still reads
@@ -105,6 +106,9 @@ class Layer {
   // Whether forward() multiplies its inputs with parameters: under bfloat16 they come rounded then.
   virtual bool multiplies() const { return false; }
 
+  // Whether backward() asks for pass.upcoming, where it is the last one to come: without a d_x.
+  virtual bool asks_for_upcoming() const { return false; }
+
   // The sizes of the sums over the batch for which this layer meets the other ranks. A layer that
   // has any is called on ranks without samples too.
   virtual std::span<const std::size_t> batch_sums() const { return {}; }
@@ -130,7 +134,8 @@ class Layer {
 
   // From d_y = dLoss/dy: d_x = dLoss/dx unless d_x is empty, and each subtree's slice of the
   // gradient = the sum over its leaves (or the parameters move by it, if the subtree says so). x
-  // and y are those of forward; d_y is overwritten.
+  // and y are those of forward; d_y is overwritten. Between two layers that have agreed upon it,
+  // what passes is another derivative (DenseNeighbours).
   virtual void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                         MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
                         std::span<const SubtreeGradient<T>> subtrees,

@@ -28,7 +28,7 @@ std::vector<LayerDescription> without_final_softmax(std::span<const LayerDescrip
   return rest;
 }
 
-// Whether the derivative of layer i's activation becomes part of what follows it (DenseOptions).
+// Whether the derivative of layer i's activation becomes part of what follows it.
 bool derivative_joins_next(std::span<const LayerDescription> layers, std::size_t i,
                            Precision precision) {
   if (precision != Precision::float32 || i + 1 >= layers.size()) return false;
@@ -58,13 +58,14 @@ Network<T>::Network(std::size_t inputs, std::span<const LayerDescription> layers
       case Kind::dense: {
         DenseOptions options = layer.dense;
         options.precision = precision;
-        options.derivative_comes_taken = derivative_joins_next(described, index, precision);
+        DenseNeighbours neighbours;
+        neighbours.takes_d_z = derivative_joins_next(described, index, precision);
         if (index > 0 && derivative_joins_next(described, index - 1, precision)) {
-          options.input_activation = described[index - 1].dense.activation;
-          options.input_slope = described[index - 1].dense.slope;
+          neighbours.input_activation = described[index - 1].dense.activation;
+          neighbours.input_slope = described[index - 1].dense.slope;
         }
-        layers_.push_back(
-            std::make_unique<Dense<T>>(std::to_string(index), outputs_, options, layout_));
+        layers_.push_back(std::make_unique<Dense<T>>(std::to_string(index), outputs_, options,
+                                                     layout_, neighbours));
         break;
       }
       case Kind::activation:

@@ -48,8 +48,8 @@ class Network {
   Precision precision() const { return precision_; }
   const ParameterLayout& layout() const { return layout_; }
   std::span<const std::unique_ptr<Layer<T>>> layers() const { return layers_; }
-  // Whether backward() asks for pass.upcoming: a dense layer does, if it is the last to come.
-  bool asks_for_upcoming() const { return layers_[first_trained_]->multiplies(); }
+  // Whether backward() asks for pass.upcoming.
+  bool asks_for_upcoming() const { return layers_[first_trained_]->asks_for_upcoming(); }
 
   // parameters = initial values, a function of the seed alone.
   void initialize(std::uint64_t seed, std::span<T> parameters) const;
@@ -106,7 +106,8 @@ class Workspace {
   MatrixView<T> output(std::size_t layer) { return outputs_[layer].view(); }
   MatrixView<T> d_outputs() { return d_output(outputs_.size() - 1); }  // rows × network outputs
 
-  // The gradient with respect to the output of `layer`. Neighbours share no storage; every other
+  // The gradient with respect to the output of `layer`, or to what its activation takes if the next
+  // layer brings the derivative along (DenseNeighbours). Neighbours share no storage; every other
   // layer does.
   MatrixView<T> d_output(std::size_t layer);
 

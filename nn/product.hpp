@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cassert>
 #include <span>
 
 #include "nn/kernels/kernels.hpp"
@@ -154,10 +155,12 @@ void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
 
 }  // namespace detail
 
-// c = activation(a · b + bias), or what else the product tells. With scratch, which may be empty, few rows are shared out better,
-// and bfloat16 goes by pairs where the processor can.
+// c = activation(a · b + bias), or what else the product tells. With scratch, which may be empty,
+// few rows are shared out better, and bfloat16 goes by pairs where the processor can.
 template <class T>
 void multiply(Product<T> product, std::span<T> scratch = {}) {
+  assert(product.derivative == Activation::none ||
+         (product.activation == Activation::none && product.precision == Precision::float32));
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = product.a.rows;
   const std::size_t depth = product.a.cols;

@@ -142,7 +142,9 @@ bool has_few_samples(const WeightGradient<T>& job) {
   if (leaves > kFewLeaves || samples == 0 || samples > few_samples(leaves, job.outputs)) {
     return false;
   }
-  const std::size_t most = job.precision == Precision::bfloat16 ? kRun : kDepthBlock;
+  // Instructions for pairs are worth packing sooner, and a sum of more than a run is no sequence.
+  const std::size_t run = kernels<T>().pairs != nullptr ? kFewRows : kRun;
+  const std::size_t most = job.precision == Precision::bfloat16 ? run : kDepthBlock;
   for (std::size_t l = 0; l < leaves; ++l) {
     if (job.leaf_rows[l + 1] - job.leaf_rows[l] > most) return false;
   }
@@ -161,26 +163,28 @@ void leave_factors(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradien
   job.d_y_panel = kernel.panel_width;
 }
 
-// Inputs of a part of the gradient of few samples. Of the fewest those of a block of the depth, as
-// in multiply_by_blocks(): the thread that has read these weights moves them.
-inline std::size_t inputs_of_few(std::span<const std::size_t> leaf_rows) {
-  return leaf_rows.back() - leaf_rows.front() <= kFewRows ? kDepthBlock : 64;
+// Inputs of a part, where few samples have `inputs` in all: so few that many threads find work, but
+// enough for a whole tile.
+inline std::size_t inputs_of_few(std::size_t inputs) {
+  return std::clamp<std::size_t>(round_up(parts_of(inputs, kPartsWanted), 8), 8, 64);
 }
 
+// Of the fewest samples a part has a block of the depth, as in multiply_by_blocks(): the thread that
+// has read these weights moves them.
 template <class T>
 void gradient_of_few(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input) {
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
+  const std::size_t inputs = end_input - first_input;
   // Reading and writing a weight costs as much as several operations.
   const double operations = 2.0 * static_cast<double>(rows + 4) * static_cast<double>(job.outputs) *
-                            static_cast<double>(end_input - first_input);
+                            static_cast<double>(inputs);
   if (operations < kOperationsWorthATask) return kernel.few_gradient(job, first_input, end_input);
-  const std::size_t inputs = inputs_of_few(job.leaf_rows);
-  for_each_part_of_memory(parts_of(end_input - first_input, inputs), operations,
-                          [&](std::size_t part) {
-                            const std::size_t begin = first_input + part * inputs;
-                            kernel.few_gradient(job, begin, std::min(end_input, begin + inputs));
-                          });
+  const std::size_t in_part = rows <= kFewRows ? kDepthBlock : inputs_of_few(inputs);
+  for_each_part_of_memory(parts_of(inputs, in_part), operations, [&](std::size_t part) {
+    const std::size_t begin = first_input + part * in_part;
+    kernel.few_gradient(job, begin, std::min(end_input, begin + in_part));
+  });
 }
 
 // Weight gradients of at least this many elements are told of as they come, so that what follows
@@ -267,8 +271,10 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
     if (detail::has_few_samples(job)) {
       detail::leave_factors(x, d_y, job);
       job.upcoming = std::exchange(upcoming, {});
+      const bool fewest = job.leaf_rows.back() - job.leaf_rows.front() <= kFewRows;
+      // A piece of blocks of the depth would have one or two for all threads.
       detail::in_pieces(
-          job, offset, listener, detail::inputs_of_few(job.leaf_rows),
+          job, offset, fewest ? GradientListener{} : listener, 64,
           [&](std::size_t begin, std::size_t end) { detail::gradient_of_few(job, begin, end); });
       singles_packed = false;
       continue;

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <set>
 #include <thread>
 #include <type_traits>
 
@@ -66,21 +65,32 @@ TEST_F(DatasetFile, SamplesAreCopiedTogetherAsOneByOne) {
 }
 
 TEST_F(DatasetFile, ListsTheCacheLinesOfSamples) {
-  const std::size_t features = 1000;
-  add<float>("x", std::vector<float>(3 * features, 0.5f), {3, features});
+  constexpr std::size_t kFeatures = 1000, kBytes = kFeatures * sizeof(float);
+  add<float>("x", std::vector<float>(3 * kFeatures, 0.5f), {3, kFeatures});
   add<std::int64_t>("y", {0, 1, 1}, {3});
   const Dataset data = read();
-  const std::vector<std::uint32_t> rows = {2, 0};
-  std::vector<const void*> lines(rows.size() * data.lines_of_sample());
-  lines.resize(data.list_lines(rows, lines));
-  const auto least = rows.size() * (features * sizeof(float) / 64);
-  ASSERT_GE(lines.size(), least);
-  const std::set<std::uintptr_t> different = [&] {
-    std::set<std::uintptr_t> numbers;
-    for (const void* line : lines) numbers.insert(reinterpret_cast<std::uintptr_t>(line) / 64);
-    return numbers;
-  }();
-  EXPECT_GE(different.size(), least);
+  using Lines = std::vector<std::uintptr_t>;
+  const auto list = [&](const std::vector<std::uint32_t>& rows) {
+    std::vector<const void*> lines(rows.size() * data.lines_of_sample());
+    lines.resize(data.list_lines(rows, lines));
+    Lines addresses;
+    for (const void* line : lines) addresses.push_back(reinterpret_cast<std::uintptr_t>(line));
+    return addresses;
+  };
+  Lines one[3];
+  for (const std::uint32_t row : {0u, 1u, 2u}) {
+    one[row] = list({row});
+    const Lines& lines = one[row];
+    ASSERT_GE(lines.size(), 3u);
+    // From the first byte to the last, no line left out, and then the label.
+    EXPECT_EQ(lines.front(), one[0].front() + row * kBytes);
+    EXPECT_EQ(lines[lines.size() - 2], lines.front() + kBytes - 1);
+    for (std::size_t i = 1; i + 1 < lines.size(); ++i) EXPECT_LE(lines[i] - lines[i - 1], 64u);
+    EXPECT_EQ(lines.back(), one[0].back() + row * sizeof(std::int32_t));
+  }
+  Lines both = one[2];
+  both.insert(both.end(), one[0].begin(), one[0].end());
+  EXPECT_EQ(list({2, 0}), both);
 }
 
 TEST_F(DatasetFile, HoldsShapesLabelsAndSource) {

@@ -103,6 +103,15 @@ TEST(Input, FewSamplesAreNotHandedOut) {
 }
 
 TEST(Input, LeavesFewUpcomingSamplesToThePass) {
+  // Also after samples that another thread has decoded, which is busy with none then.
+  tbb::task_arena(2).execute([] {
+    Steps ahead(kBatch, true);
+    ahead.expect_brings(batch(0, kBatch), batch(1, kBatch));
+    EXPECT_TRUE(ahead.input().upcoming().empty());
+    ahead.expect_brings(batch(1, kBatch), batch(2, 10));
+    EXPECT_EQ(ahead.input().times_ahead(), 1u);
+    EXPECT_GE(ahead.input().upcoming().size(), 10u);
+  });
   Steps steps(kBatch, false);
   steps.expect_brings(batch(0, 10), batch(1, 10));
   EXPECT_GE(steps.input().upcoming().size(), 10u);

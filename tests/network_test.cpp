@@ -135,33 +135,40 @@ class Mover : public ParameterFlow {
   std::span<float> parameters_;
 };
 
-TEST(Network, ParametersThatAreFreeAreNotReadAgain) {
-  constexpr std::size_t kRows = 12, kInputs = 700, kWide = 1000;
+// With leaves of a few samples, and of so many that factors are packed.
+class FreeParameters : public ::testing::TestWithParam<std::vector<std::size_t>> {};
+INSTANTIATE_TEST_SUITE_P(Leaves, FreeParameters,
+                         ::testing::Values(std::vector<std::size_t>{0, 5, 12},
+                                           std::vector<std::size_t>{0, 40, 90}));
+
+TEST_P(FreeParameters, AreNotReadAgain) {
+  constexpr std::size_t kInputs = 700, kWide = 1000;
   const std::vector<LayerDescription> layers = {
       dense(kWide, Activation::relu), of_kind(LayerDescription::Kind::batch_norm),
       dense(kWide, Activation::relu), dense(3, Activation::none)};
-  const std::vector<std::size_t> leaves = {0, 5, 12};
+  const std::vector<std::size_t> leaves = GetParam();
+  const std::size_t rows = leaves.back();
   const std::vector<SubtreeRows> subtrees = {leaves};
-  const auto x = test::uniform_matrix<float>(kRows, kInputs, 2);
+  const auto x = test::uniform_matrix<float>(rows, kInputs, 2);
   const auto gradient_with = [&](Precision precision,
                                  const std::function<ParameterFlow*(std::span<float>)>& flow) {
     const Network<float> network(kInputs, layers, Loss::mean_squared_error, precision);
     AlignedBuffer<float> parameters(network.layout().buffer_size());
     network.initialize(1, parameters.span());
-    Workspace<float> workspace(network, kRows, true);
-    for (std::size_t m = 0; m < kRows; ++m) {
+    Workspace<float> workspace(network, rows, true);
+    for (std::size_t m = 0; m < rows; ++m) {
       std::copy_n(x.view().row(m), kInputs, workspace.input().row(m));
     }
     const Pass pass{.training = true,
                     .flow = flow(parameters.span()),
                     .subtrees = subtrees,
-                    .batch_samples = kRows};
-    network.forward(pass, parameters.span(), kRows, workspace);
+                    .batch_samples = rows};
+    network.forward(pass, parameters.span(), rows, workspace);
     const auto d_y = workspace.d_outputs();
-    for (std::size_t m = 0; m < kRows; ++m) std::fill_n(d_y.row(m), 3, 1.0f);
+    for (std::size_t m = 0; m < rows; ++m) std::fill_n(d_y.row(m), 3, 1.0f);
     AlignedBuffer<float> gradient(network.layout().buffer_size());
     const std::vector<SubtreeGradient<float>> views = {{leaves, gradient.span()}};
-    network.backward(pass, parameters.span(), kRows, workspace, views);
+    network.backward(pass, parameters.span(), rows, workspace, views);
     return std::vector<float>(gradient.span().begin(), gradient.span().end());
   };
   for (const Precision precision : {Precision::float32, Precision::bfloat16}) {

@@ -475,7 +475,9 @@ TYPED_TEST(ProductTest, TakesADerivativeAsThePassAfterItDoes) {
   for (const Activation activation :
        {Activation::sigmoid, Activation::tanh, Activation::relu, Activation::leaky_relu}) {
     for (const Shape& s : {Shape{1, 600, 10}, Shape{3, 16, 45}, Shape{10, 300, 16},
-                           Shape{70, 513, 100}, Shape{200, 40, 70}}) {
+                           Shape{70, 513, 100}, Shape{200, 40, 70},
+                           // Few rows by blocks, and several parts of rows.
+                           Shape{3, 600, 200}, Shape{200, 300, 16}, Shape{1100, 64, 100}}) {
       for (const bool transposed : {false, true}) {
         const auto a = uniform_matrix<T>(s.rows, s.depth, 1);
         AlignedBuffer<T> b(s.depth * s.cols);
@@ -531,6 +533,40 @@ TEST(Product, SameBitsForAnyNumberOfThreads) {
   };
   const auto one = run(1);
   for (const int threads : {2, 3, 4}) EXPECT_EQ(run(threads), one) << threads;
+}
+
+// Parts of few samples, as many as threads find, and pieces of them.
+TEST(Product, WeightGradientOfFewSamplesIsTheLeafTreeForAnyNumberOfThreads) {
+  struct Everything : ParameterFlow {
+    void before_reading(std::size_t) override {}
+    void final_from(std::size_t begin, Parameters) override { told.push_back(begin); }
+    bool carries_sums_meanwhile() const override { return true; }
+    std::vector<std::size_t> told;
+  };
+  constexpr std::size_t kInputs = 700, kOutputs = 1000;
+  for (const auto& rows : {std::vector<std::size_t>{0, 5, 12}, {0, 1, 2, 3, 4}, {0, 40}}) {
+    const auto x = test::uniform_matrix<float>(rows.back(), kInputs, 1);
+    const auto d_y = test::uniform_matrix<float>(rows.back(), kOutputs, 2);
+    const auto expected = tree_sum<float>(x.view(), d_y.view(), rows, 0, rows.size() - 1);
+    for (const int threads : {1, 2, 4}) {
+      const tbb::global_control limit(tbb::global_control::max_allowed_parallelism,
+                                      static_cast<std::size_t>(threads));
+      tbb::task_arena(threads).execute([&] {
+        std::vector<float> whole(kInputs * kOutputs, -1), pieces(kInputs * kOutputs, -1);
+        AlignedBuffer<float> scratch(
+            weight_gradient_scratch<float>(rows.back(), kInputs, kOutputs));
+        Everything flow;
+        const SubtreeGradient<float> alone{rows, whole}, told{rows, pieces};
+        weight_gradients<float>(x.view(), d_y.view(), std::span(&alone, 1), 0, scratch.span());
+        weight_gradients<float>(x.view(), d_y.view(), std::span(&told, 1), 0, scratch.span(),
+                                Precision::float32, {&flow});
+        EXPECT_EQ(whole, expected) << rows.back() << " samples, " << threads << " threads";
+        EXPECT_EQ(pieces, expected) << rows.back() << " samples, " << threads << " threads";
+        EXPECT_EQ(flow.told.empty(), rows.back() <= kFewRows);
+        EXPECT_TRUE(std::ranges::is_sorted(flow.told, std::greater<>()));
+      });
+    }
+  }
 }
 
 TEST(RowBlocks, CoverEveryRowOnce) {

@@ -34,7 +34,10 @@ bool Input::left_to_pass(std::size_t rows) const {
 
 void Input::bring(std::span<const std::uint32_t> rows, std::span<const std::uint32_t> next,
                   nn::Workspace<float>& workspace) {
-  upcoming_ = {};
+  const bool decodes_next = later_inputs_.rows() > 0 && worth_a_task(next.size());
+  const bool asked_later = !decodes_next && left_to_pass(next.size());
+  upcoming_ = asked_later ? std::span(lines_).first(data_.list_lines(next, lines_))
+                          : std::span<const void*>();
   const bool decoded = background_.under_way() && std::ranges::equal(rows, later_rows_);
   background_.wait();
   if (decoded) {
@@ -42,11 +45,9 @@ void Input::bring(std::span<const std::uint32_t> rows, std::span<const std::uint
     std::swap(now_, later_);
     ++times_ahead_;
   } else {
-    const bool later = left_to_pass(next.size());
-    if (later) upcoming_ = std::span(lines_).first(data_.list_lines(next, lines_));
-    now_->fill(rows, workspace.input(), later ? std::span<const std::uint32_t>() : next);
+    now_->fill(rows, workspace.input(), asked_later ? std::span<const std::uint32_t>() : next);
   }
-  if (later_inputs_.rows() == 0 || !worth_a_task(next.size())) return;
+  if (!decodes_next) return;
   later_rows_.assign(next.begin(), next.end());
   background_.start([this] { later_->fill(later_rows_, later_inputs_.view()); });
 }

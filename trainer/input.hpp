@@ -3,8 +3,8 @@
 // While a step computes, other threads of the arena decode the samples of the next one into a
 // second buffer, and the step finds them there. Where there is no other thread, or where handing
 // out the work would cost more than it takes, samples are decoded when they are asked for, and the
-// processor is told which come next: a few samples by the backward pass, as it goes. The values are the same. Nothing is allocated but by the
-// constructor. One caller at a time; local.
+// processor is told which come next: a few samples by the backward pass, as it goes. The values are
+// the same. Nothing is allocated but by the constructor. One caller at a time; local.
 #pragma once
 
 #include <cstddef>
@@ -33,8 +33,8 @@ class Input {
 
   nn::Targets<float> targets() const { return now_->targets(); }
 
-  // Cache lines of the next samples, which the network's pass is to ask for (nn::Pass). None where
-  // they have been asked for.
+  // Cache lines of the next samples, which the network's pass is to ask for (nn::Pass); none where
+  // these are many, or decoded by another thread.
   std::span<const void* const> upcoming() const { return upcoming_; }
 
   // Whether other threads are decoding, or have decoded, the next samples.

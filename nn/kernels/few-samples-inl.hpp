@@ -47,17 +47,16 @@ class Upcoming {
  public:
   // The share of inputs [begin, end) of all `inputs`.
   HWY_INLINE Upcoming(std::span<const void* const> lines, std::size_t begin, std::size_t end,
-                      std::size_t inputs)
-      : inputs_(end - begin) {
+                      std::size_t inputs) {
     if (lines.empty()) return;
     next_ = lines.data() + begin * lines.size() / inputs;
     end_ = lines.data() + end * lines.size() / inputs;
   }
 
-  // How many to ask for with every `inputs`.
-  HWY_INLINE std::size_t lines_for(std::size_t inputs) const {
-    if (next_ == end_) return 0;
-    return (static_cast<std::size_t>(end_ - next_) * inputs + inputs_ - 1) / inputs_;
+  // How many to ask for with every `inputs` of those that are left.
+  HWY_INLINE std::size_t lines_for(std::size_t inputs, std::size_t left) const {
+    if (next_ == end_ || left == 0) return 0;
+    return (static_cast<std::size_t>(end_ - next_) * inputs + left - 1) / left;
   }
 
   HWY_INLINE void ask(std::size_t lines) {
@@ -67,7 +66,6 @@ class Upcoming {
  private:
   const void* const* next_ = nullptr;
   const void* const* end_ = nullptr;
-  std::size_t inputs_;
 };
 
 // kRows inputs by kVectors registers of outputs.
@@ -76,8 +74,8 @@ struct OuterTile : Tile<T, kRows, kVectors> {
   // sum = xᵀ d_y + sum for one sample.
   HWY_INLINE void accumulate(const T* x, const T* d_y) {
     const Tag<T> d;
-    // Of a short tile the processor finds the next line by itself.
-    if constexpr (kRows >= 8) __builtin_prefetch(x - kLanes);
+    // The next tile begins a line earlier; of a short tile the processor finds it by itself.
+    if constexpr (kRows >= 8) __builtin_prefetch(x - kAlignment / sizeof(T));
     Vector<T> factor[kVectors];
     unrolled<kVectors>([&](auto v)
                            LOCKSTEP_LAMBDA { factor[v] = hn::LoadU(d, d_y + v * kRegister<T>); });
@@ -173,7 +171,7 @@ inline constexpr std::size_t kSumsOf = std::max<std::size_t>(4, kSumsOfOneLeaf /
 template <std::size_t kLeaves, std::size_t kRows, class T, class Use>
 HWY_INLINE void few_rows(const FewSamples<T>& samples, std::size_t outputs, std::size_t input_begin,
                          std::size_t input_end, Upcoming& upcoming, const Use& use) {
-  const std::size_t lines = upcoming.lines_for(kRows);
+  const std::size_t lines = upcoming.lines_for(kRows, input_end - input_begin);
   for (; input_end - input_begin >= kRows; input_end -= kRows) {
     upcoming.ask(lines);
     few_row<kLeaves, kRows>(samples, outputs, input_end - kRows, use);
@@ -194,7 +192,7 @@ HWY_NOINLINE void few_gradient_of(const WeightGradient<T>& job, FewSamples<T> sa
   const std::size_t outputs = job.outputs;
   Upcoming upcoming(job.upcoming, input_begin, input_end, job.inputs);
   if (outputs == kRegister<T>) {
-    const std::size_t lines = upcoming.lines_for(kSums);
+    const std::size_t lines = upcoming.lines_for(kSums, input_end - input_begin);
     for (; input_end - input_begin >= kSums; input_end -= kSums) {
       upcoming.ask(lines);
       few_tile<kLeaves, kSums, 1>(samples, outputs, input_end - kSums, 0, use);
@@ -208,7 +206,7 @@ template <class T, class Use>
 HWY_INLINE void few_gradient_by(const WeightGradient<T>& job, std::size_t input_begin,
                                 std::size_t input_end, const Use& use) {
   const FewSamples<T> samples(job);
-  // All that is taken lies in the first leaf, or the first two, four or eight.
+  // A function for each number that there may be: kFewLeaves at most, a power of two.
   const std::size_t leaves = job.leaf_rows.size() - 1;
   if (leaves == 1) return few_gradient_of<1>(job, samples, input_begin, input_end, use);
   if (leaves == 2) return few_gradient_of<2>(job, samples, input_begin, input_end, use);

@@ -58,7 +58,7 @@ struct Product {
   const T* b_pairs = nullptr;
   std::size_t b_panel = 0;
   // In the end c is multiplied by the derivative of this activation, as activation_backward does,
-  // where its output is y, rows × cols. Only of float32 factors.
+  // where its output is y, rows × cols. Only of float32 factors, and instead of an activation.
   Activation derivative = Activation::none;
   MatrixView<const T> y = {};
 };
@@ -147,8 +147,8 @@ struct Normalization {
   }
 };
 
-// Leaves of a subtree that few_gradient takes. Each has one block of the depth of samples at most;
-// of bfloat16 factors, one run.
+// few_gradient takes 1, 2, 4 or 8 leaves, not all empty. Each has one block of the depth of samples
+// at most; of bfloat16 factors, one run.
 inline constexpr std::size_t kFewLeaves = 8;
 
 // Products of bfloat16 factors by instructions for pairs of them, where the processor has these: the
