@@ -244,35 +244,50 @@ void Dataset::copy_samples(std::span<const std::uint32_t> rows, float* out, std:
         // Asked for one by one between the copies, they never wait for one another.
         for (std::size_t i = 0; i < rows.size(); ++i) {
           assert(rows[i] < samples_);
-          if (i < upcoming.size()) for_each_line(values, upcoming[i], ask_for);
+          if (i < upcoming.size()) ask_for_sample(values, upcoming[i]);
           scaling_.apply(values.data() + rows[i] * features_, features_, out + i * stride);
         }
         for (std::size_t i = rows.size(); i < upcoming.size(); ++i) {
-          for_each_line(values, upcoming[i], ask_for);
+          ask_for_sample(values, upcoming[i]);
         }
       },
       x_);
 }
 
-// Calls use(address) for the cache lines of what copying a sample reads.
+// Calls use(address) for the cache lines of what copying a sample reads: those at its ends, …
 template <typename T, typename Use>
-void Dataset::for_each_line(const std::vector<T>& values, std::size_t row, const Use& use) const {
+void Dataset::for_each_end(const std::vector<T>& values, std::size_t row, const Use& use) const {
   const auto* first = reinterpret_cast<const char*>(values.data() + row * features_);
-  const std::size_t bytes = features_ * sizeof(T);
-  for (std::size_t at = 0; at < bytes; at += kLine) use(first + at);
-  use(first + bytes - 1);
+  use(first);
+  use(first + features_ * sizeof(T) - 1);
+}
+
+// … and all others.
+template <typename T, typename Use>
+void Dataset::for_each_line_between(const std::vector<T>& values, std::size_t row,
+                                    const Use& use) const {
+  const auto* first = reinterpret_cast<const char*>(values.data() + row * features_);
+  for (std::size_t at = kLine; at < features_ * sizeof(T); at += kLine) use(first + at);
   if (has_classes()) use(&labels_[row]);
+}
+
+template <typename T>
+void Dataset::ask_for_sample(const std::vector<T>& values, std::size_t row) const {
+  for_each_end(values, row, ask_for);
+  for_each_line_between(values, row, ask_for);
 }
 
 std::size_t Dataset::list_lines(std::span<const std::uint32_t> rows,
                                 std::span<const void*> lines) const {
   std::size_t count = 0;
+  const auto list = [&](const void* line) { lines[count++] = line; };
   std::visit(
       [&](const auto& values) {
         for (const std::uint32_t row : rows) {
           assert(row < samples_);
-          for_each_line(values, row, [&](const void* line) { lines[count++] = line; });
+          for_each_end(values, row, list);
         }
+        for (const std::uint32_t row : rows) for_each_line_between(values, row, list);
       },
       x_);
   return count;

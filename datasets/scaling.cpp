@@ -6,9 +6,11 @@
 #include <type_traits>
 #include <vector>
 
-// The loops below are built for several instruction sets, of which the program's start chooses one.
-// All are plain IEEE arithmetic, so they give the same bits. Other compilers and processors build
-// them once, for the baseline. The sanitizers are not ready yet when the choice is made.
+#include "datasets/detail/scale_bytes.hpp"
+
+// The loop below is built for several instruction sets, of which the program's start chooses one. It
+// is plain IEEE arithmetic, so all give the same bits. Other compilers and processors build it once,
+// for the baseline. The sanitizers are not ready yet when the choice is made.
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__AVX2__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 #define LOCKSTEP_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
@@ -27,16 +29,6 @@ LOCKSTEP_CLONES void scale_in_double(const T* __restrict stored, std::size_t cou
   }
 }
 
-// The sum is rounded once, and low is so small beside high that its own rounding hardly ever
-// shows. "Hardly" is not enough; but there are only 256 values, so the constructor tries them all.
-LOCKSTEP_CLONES void scale_in_float(const std::uint8_t* __restrict stored, std::size_t count,
-                                    float high, float low, float* __restrict real) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const float value = static_cast<float>(stored[i]);
-    real[i] = value * high + value * low;
-  }
-}
-
 float with_16_bits(float value) {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & 0xffffff00u);
 }
@@ -52,7 +44,9 @@ Scaling::Scaling(double scale, double offset)
   std::iota(all.begin(), all.end(), std::uint8_t{0});
   std::vector<float> right(all.size()), tried(all.size());
   scale_in_double(all.data(), all.size(), scale_, offset_, right.data());
-  scale_in_float(all.data(), all.size(), high_, low_, tried.data());
+  // In float the sum is rounded once, and low is so small beside high that its own rounding hardly
+  // ever shows. "Hardly" is not enough; but there are only 256 values.
+  detail::scale_bytes(all.data(), all.size(), high_, low_, tried.data());
   exact_in_float_ = std::memcmp(right.data(), tried.data(), right.size() * sizeof(float)) == 0;
 }
 
@@ -60,7 +54,7 @@ template <class T>
 void Scaling::apply(const T* stored, std::size_t count, float* real) const {
   if constexpr (std::is_same_v<T, std::uint8_t>) {
     if (exact_in_float_) {
-      scale_in_float(stored, count, high_, low_, real);
+      detail::scale_bytes(stored, count, high_, low_, real);
       return;
     }
   }

@@ -77,19 +77,25 @@ TEST_F(DatasetFile, ListsTheCacheLinesOfSamples) {
     for (const void* line : lines) addresses.push_back(reinterpret_cast<std::uintptr_t>(line));
     return addresses;
   };
-  Lines one[3];
+  const std::uintptr_t first_byte = list({0})[0], first_label = list({0}).back();
   for (const std::uint32_t row : {0u, 1u, 2u}) {
-    one[row] = list({row});
-    const Lines& lines = one[row];
-    ASSERT_GE(lines.size(), 3u);
-    // From the first byte to the last, no line left out, and then the label.
-    EXPECT_EQ(lines.front(), one[0].front() + row * kBytes);
-    EXPECT_EQ(lines[lines.size() - 2], lines.front() + kBytes - 1);
-    for (std::size_t i = 1; i + 1 < lines.size(); ++i) EXPECT_LE(lines[i] - lines[i - 1], 64u);
-    EXPECT_EQ(lines.back(), one[0].back() + row * sizeof(std::int32_t));
+    Lines lines = list({row});
+    ASSERT_GE(lines.size(), 4u);
+    EXPECT_EQ(lines.back(), first_label + row * sizeof(std::int32_t));
+    lines.pop_back();
+    EXPECT_EQ(lines[0], first_byte + row * kBytes);
+    EXPECT_EQ(lines[1], lines[0] + kBytes - 1);
+    // No line left out.
+    std::ranges::sort(lines);
+    EXPECT_EQ(lines.back() - lines.front(), kBytes - 1);
+    for (std::size_t i = 1; i < lines.size(); ++i) EXPECT_LE(lines[i] - lines[i - 1], 64u);
   }
-  Lines both = one[2];
-  both.insert(both.end(), one[0].begin(), one[0].end());
+  // The ends of all, then what is between, each in the order of the rows.
+  const Lines two = list({2}), zero = list({0});
+  Lines both(two.begin(), two.begin() + 2);
+  both.insert(both.end(), zero.begin(), zero.begin() + 2);
+  both.insert(both.end(), two.begin() + 2, two.end());
+  both.insert(both.end(), zero.begin() + 2, zero.end());
   EXPECT_EQ(list({2, 0}), both);
 }
 

@@ -42,7 +42,9 @@ struct FewSamples {
 };
 
 // Asks the processor for cache lines while inputs go by, a few now and then: asked for all at once
-// they would wait for one another, and the inputs with them.
+// they would wait for one another, and the inputs with them. The first few it asks for at once, for
+// what may take longest is to find the pages that these lines are in, which goes side by side then
+// (Dataset::list_lines).
 class Upcoming {
  public:
   // The share of inputs [begin, end) of all `inputs`.
@@ -51,6 +53,7 @@ class Upcoming {
     if (lines.empty()) return;
     next_ = lines.data() + begin * lines.size() / inputs;
     end_ = lines.data() + end * lines.size() / inputs;
+    ask(kFirstLines);
   }
 
   // How many to ask for with every `inputs` of those that are left.
@@ -66,6 +69,7 @@ class Upcoming {
  private:
   const void* const* next_ = nullptr;
   const void* const* end_ = nullptr;
+  static constexpr std::size_t kFirstLines = 16;  // that a processor waits for at the same time
 };
 
 // kRows inputs by kVectors registers of outputs.
