@@ -97,16 +97,23 @@ std::size_t multiply_scratch(std::size_t rows, std::size_t depth, std::size_t co
 
 namespace detail {
 
-// A part has some rows and some panels.
+// A part has some rows and some panels; little work is one part.
 template <class T>
-void multiply_in_parts(const Product<T>& product, std::size_t panels, double operations,
+void multiply_in_parts(const Product<T>& product, double operations,
                        ProductPanels<T> product_panels) {
+  const std::size_t rows = product.a.rows;
+  const std::size_t panels = parts_of(product.c.cols, kernels<T>().panel_width);
+  if (operations < kOperationsWorthATask) {
+    for (std::size_t panel = 0; panel < panels; panel += kPanelsAtOnce) {
+      product_panels(product, 0, rows, panel, std::min(kPanelsAtOnce, panels - panel));
+    }
+    return;
+  }
   // Enough rows a part that packing a panel of the other factor costs little beside its use. Where
   // there is little of that, fewer will do.
   constexpr std::size_t kRowsPerPart = 512;
   constexpr std::size_t kRowsPerNarrowPart = 32;
   constexpr std::size_t kNarrow = 2;  // panels
-  const std::size_t rows = product.a.rows;
   const std::size_t row_blocks =
       parts_of(rows, panels <= kNarrow ? kRowsPerNarrowPart : kRowsPerPart);
   const std::size_t at_once =
@@ -127,9 +134,9 @@ void multiply_in_parts(const Product<T>& product, std::size_t panels, double ope
   }
 }
 
-// Packs both factors into `scratch`, and tells the product.
+// The product with both factors packed into `scratch`.
 template <class T>
-void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
+Product<T> in_pairs(const PairKernels<T>& kernel, const Product<T>& product, T* scratch) {
   const MatrixView<const T> a = product.a;
   const PairLayout<T> layout(a.rows, a.cols, product.c.cols);
   const MatrixView<T> pairs{scratch, a.rows, a.cols, layout.a_stride};
@@ -138,7 +145,8 @@ void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
                       {pairs.row(begin), end - begin, pairs.cols, pairs.stride});
   });
   T* b = scratch + layout.b_begin;
-  product.b_panel = layout.b_panel;
+  Product<T> packed = product;
+  packed.b_panel = layout.b_panel;
   constexpr std::size_t kPanelsPerPart = 8;
   const std::size_t panels = parts_of(product.c.cols, kernels<T>().panel_width);
   const std::size_t groups = parts_of(panels, kPanelsPerPart);
@@ -146,11 +154,12 @@ void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
   for_each_part(parts_of(a.cols, kDepthBlock) * groups, operations, [&](std::size_t part) {
     const std::size_t p = part / groups * kDepthBlock;
     const std::size_t panel = part % groups * kPanelsPerPart;
-    kernel.pack_factor(product, p, std::min(kDepthBlock, a.cols - p), panel,
+    kernel.pack_factor(packed, p, std::min(kDepthBlock, a.cols - p), panel,
                        std::min(kPanelsPerPart, panels - panel), b + panel * layout.b_panel);
   });
-  product.a = pairs;
-  product.b_pairs = b;
+  packed.a = pairs;
+  packed.b_pairs = b;
+  return packed;
 }
 
 }  // namespace detail
@@ -158,31 +167,26 @@ void pack_pairs(const PairKernels<T>& kernel, Product<T>& product, T* scratch) {
 // c = activation(a · b + bias), or what else the product tells. With scratch, which may be empty,
 // few rows are shared out better, and bfloat16 goes by pairs where the processor can.
 template <class T>
-void multiply(Product<T> product, std::span<T> scratch = {}) {
+void multiply(const Product<T>& product, std::span<T> scratch = {}) {
   assert(product.derivative == Activation::none ||
          (product.activation == Activation::none && product.precision == Precision::float32));
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = product.a.rows;
   const std::size_t depth = product.a.cols;
-  const std::size_t panels = parts_of(product.c.cols, kernel.panel_width);
   const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(depth) *
                             static_cast<double>(product.c.cols);
-  detail::ProductPanels<T> product_panels = kernel.product_panels;
-  const bool enough_scratch =
-      scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols, product.precision);
-  if (detail::goes_by_pairs<T>(rows, product.precision) && enough_scratch) {
-    detail::pack_pairs(*kernel.pairs, product, scratch.data());
-    product_panels = kernel.pairs->product_panels;
-  }
-  if (operations < kOperationsWorthATask) {
-    for (std::size_t panel = 0; panel < panels; panel += kPanelsAtOnce) {
-      product_panels(product, 0, rows, panel, std::min(kPanelsAtOnce, panels - panel));
-    }
-  } else if (rows <= kFewRows && !product.b_transposed && depth > kDepthBlock && enough_scratch &&
-             product.precision == Precision::float32) {
+  const auto enough_scratch = [&] {
+    return scratch.size() >= multiply_scratch<T>(rows, depth, product.c.cols, product.precision);
+  };
+  if (detail::goes_by_pairs<T>(rows, product.precision) && enough_scratch()) {
+    const PairKernels<T>& pairs = *kernel.pairs;
+    detail::multiply_in_parts(detail::in_pairs(pairs, product, scratch.data()), operations,
+                              pairs.product_panels);
+  } else if (operations >= kOperationsWorthATask && rows <= kFewRows && !product.b_transposed &&
+             depth > kDepthBlock && product.precision == Precision::float32 && enough_scratch()) {
     detail::multiply_by_blocks(product, operations, scratch.data());
   } else {
-    detail::multiply_in_parts(product, panels, operations, product_panels);
+    detail::multiply_in_parts(product, operations, kernel.product_panels);
   }
 }
 

@@ -85,6 +85,12 @@ HWY_INLINE void transpose_block(const T* b, std::size_t stride, T* out, std::siz
 template <class T>
 HWY_INLINE void pack_transposed(const T* b, std::size_t stride, std::size_t depth, std::size_t cols,
                                 T* panel) {
+  // Zeros beyond the columns, by whole registers: of the first of them the columns take their part.
+  for (std::size_t j = cols / kRegister<T> * kRegister<T>; j < kPanel<T>; j += kRegister<T>) {
+    for (std::size_t p = 0; p < depth; ++p) {
+      hn::StoreU(hn::Zero(Tag<T>()), Tag<T>(), panel + p * kPanel<T> + j);
+    }
+  }
   const std::size_t whole_cols = cols / kTransposed<T> * kTransposed<T>;
   const std::size_t whole_depth = depth / 4 * 4;
   // A cache line of each row is used up before the next rows: rows may be a power of two apart, and
@@ -97,11 +103,10 @@ HWY_INLINE void pack_transposed(const T* b, std::size_t stride, std::size_t dept
       }
     }
   }
-  if (whole_depth == depth && whole_cols == kPanel<T>) return;
+  if (whole_depth == depth && whole_cols == cols) return;
   for (std::size_t p = 0; p < depth; ++p) {
     const std::size_t from = p < whole_depth ? whole_cols : 0;
     for (std::size_t j = from; j < cols; ++j) panel[p * kPanel<T> + j] = b[j * stride + p];
-    std::fill(panel + p * kPanel<T> + cols, panel + (p + 1) * kPanel<T>, T{0});
   }
 }
 
