@@ -3,6 +3,7 @@
 #include <Random123/philox.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 #include <limits>
@@ -11,15 +12,34 @@
 #include <string>
 #include <utility>
 
+#include "datasets/detail/clones.hpp"
+
 namespace lockstep::datasets {
 namespace {
+
+using Philox = r123::Philox4x32;
+
+constexpr std::uint32_t low(std::uint64_t value) {
+  return static_cast<std::uint32_t>(value);
+}
+constexpr std::uint32_t high(std::uint64_t value) {
+  return static_cast<std::uint32_t>(value >> 32);
+}
+
+Philox::key_type key_of(std::uint64_t seed) {
+  return {{low(seed), high(seed)}};
+}
+
+// Of the first block of words of a position.
+Philox::ctr_type counter_of(Purpose purpose, std::uint64_t epoch, std::uint32_t position) {
+  return {{position, low(epoch), high(epoch), static_cast<std::uint32_t>(purpose) << 8}};
+}
 
 // The 32-bit words that one position may draw, in order.
 class Words {
  public:
   Words(std::uint64_t seed, Purpose purpose, std::uint64_t epoch, std::uint32_t position)
-      : key_{{low(seed), high(seed)}},
-        counter_{{position, low(epoch), high(epoch), static_cast<std::uint32_t>(purpose) << 8}} {}
+      : key_(key_of(seed)), counter_(counter_of(purpose, epoch, position)) {}
 
   std::uint32_t next() {
     if (used_ == block_.size()) {
@@ -27,19 +47,25 @@ class Words {
       ++counter_[3];
       used_ = 0;
     }
-    if (used_ == 0) block_ = r123::Philox4x32()(counter_, key_);
+    if (used_ == 0) block_ = Philox()(counter_, key_);
     return block_[used_++];
   }
 
  private:
-  static std::uint32_t low(std::uint64_t value) { return static_cast<std::uint32_t>(value); }
-  static std::uint32_t high(std::uint64_t value) { return static_cast<std::uint32_t>(value >> 32); }
-
-  r123::Philox4x32::key_type key_;
-  r123::Philox4x32::ctr_type counter_;
-  r123::Philox4x32::ctr_type block_{};
+  Philox::key_type key_;
+  Philox::ctr_type counter_;
+  Philox::ctr_type block_{};
   std::size_t used_ = 0;
 };
+
+// words[i] = the first word of position begin + i: a loop that goes by vectors.
+LOCKSTEP_CLONES void first_words(Philox::key_type key, Philox::ctr_type counter,
+                                 std::uint32_t begin, std::span<std::uint32_t> words) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    counter[0] = begin + static_cast<std::uint32_t>(i);
+    words[i] = Philox()(counter, key)[0];
+  }
+}
 
 void check_count(std::size_t n) {
   if (n <= std::numeric_limits<std::uint32_t>::max()) return;
@@ -69,9 +95,23 @@ void permute(std::span<std::uint32_t> order, std::uint64_t seed, Purpose purpose
              std::uint64_t epoch) {
   check_count(order.size());
   std::iota(order.begin(), order.end(), 0u);
-  for (std::size_t i = order.size(); i-- > 1;) {
-    const auto position = static_cast<std::uint32_t>(i);
-    std::swap(order[i], order[uniform_below(position + 1, seed, purpose, epoch, position)]);
+  const Philox::key_type key = key_of(seed);
+  const Philox::ctr_type counter = counter_of(purpose, epoch, 0);
+  std::array<std::uint32_t, 256> words;
+  for (std::size_t end = order.size(), begin; end > 0; end = begin) {
+    begin = (end - 1) / words.size() * words.size();
+    first_words(key, counter, static_cast<std::uint32_t>(begin),
+                std::span(words).first(end - begin));
+    for (std::size_t i = end; i-- > begin;) {
+      const auto position = static_cast<std::uint32_t>(i);
+      const std::uint64_t bound = i + 1;
+      const std::uint64_t product = words[i - begin] * bound;
+      // As in uniform_below(), which is asked where the first word may be one to reject.
+      const std::uint32_t other = low(product) >= bound
+                                      ? high(product)
+                                      : uniform_below(position + 1, seed, purpose, epoch, position);
+      std::swap(order[i], order[other]);
+    }
   }
 }
 

@@ -6,17 +6,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "datasets/detail/clones.hpp"
 #include "datasets/detail/scale_bytes.hpp"
-
-// The loop below is built for several instruction sets, of which the program's start chooses one. It
-// is plain IEEE arithmetic, so all give the same bits. Other compilers and processors build it once,
-// for the baseline. The sanitizers are not ready yet when the choice is made.
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__AVX2__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#define LOCKSTEP_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define LOCKSTEP_CLONES
-#endif
 
 namespace lockstep::datasets {
 namespace {

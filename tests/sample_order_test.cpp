@@ -30,6 +30,19 @@ TEST(Permutation, HoldsEveryRowOnce) {
   }
 }
 
+// Several draws at a time, and with so many rows one now and then whose first word may be rejected.
+TEST(Permutation, SwapsWithSingleDraws) {
+  for (const std::uint32_t n : {1u, 2u, 255u, 256u, 257u, 60000u}) {
+    for (std::uint64_t epoch = 0; epoch < 20; ++epoch) {
+      auto order = identity(n);
+      for (std::uint32_t i = n; i-- > 1;) {
+        std::swap(order[i], order[uniform_below(i + 1, 5, Purpose::shuffle, epoch, i)]);
+      }
+      ASSERT_EQ(permutation(n, 5, Purpose::shuffle, epoch), order) << n << ", epoch " << epoch;
+    }
+  }
+}
+
 // These bits are part of every result of every run: they may not change, on any platform.
 TEST(Permutation, IsTheRecordedOne) {
   EXPECT_EQ(permutation(10, 1, Purpose::shuffle, 0),

@@ -31,6 +31,7 @@ T log_of(T x) {
 template <class T>
 void cross_entropy(MatrixView<const T> z, const std::int32_t* labels, T* loss, MatrixView<T> d_z) {
   const Tag<T> d;
+  const hn::RebindToSigned<Tag<T>> whole;
   HWY_ALIGN T sums[kLanes];  // of a group of samples, whose logarithms are taken at once
   HWY_ALIGN T ahead[kLanes];
   for (std::size_t group = 0; group < z.rows; group += kLanes) {
@@ -38,6 +39,7 @@ void cross_entropy(MatrixView<const T> z, const std::int32_t* labels, T* loss, M
     for (std::size_t m = 0; m < samples; ++m) {
       const T* row = z.row(group + m);
       const auto label = static_cast<std::size_t>(labels[group + m]);
+      const auto at_label = hn::Set(whole, static_cast<hn::TFromD<decltype(whole)>>(label));
       const T most = largest(row, z.cols);
       ahead[m] = row[label] - most;
       if (d_z.empty()) {
@@ -50,9 +52,10 @@ void cross_entropy(MatrixView<const T> z, const std::int32_t* labels, T* loss, M
       });
       const auto sum = hn::Set(d, sums[m]);
       for (std::size_t j = 0; j < z.cols; j += kRegister<T>) {
-        hn::Store(without_tiny(d, hn::Div(hn::Load(d, out + j), sum)), d, out + j);
+        const auto share = without_tiny(d, hn::Div(hn::Load(d, out + j), sum));
+        const auto is_label = hn::RebindMask(d, hn::Eq(hn::Iota(whole, j), at_label));
+        hn::Store(hn::Sub(share, hn::IfThenElseZero(is_label, hn::Set(d, T{1}))), d, out + j);
       }
-      out[label] -= T{1};
     }
     for (std::size_t j = 0; j < samples; j += kRegister<T>) {
       const auto logarithms = log_or_nan(d, hn::Load(d, sums + j));
