@@ -32,6 +32,21 @@ inline void ask_for(const void* line) {
   asm volatile("");
 }
 
+// Calls use(address) for the cache lines at the ends of a sample, …
+template <typename T, typename Use>
+void for_each_end(std::span<const T> sample, const Use& use) {
+  const auto* first = reinterpret_cast<const char*>(sample.data());
+  use(first);
+  use(first + sample.size_bytes() - 1);
+}
+
+// … and for all others of it.
+template <typename T, typename Use>
+void for_each_line_between(std::span<const T> sample, const Use& use) {
+  const auto* first = reinterpret_cast<const char*>(sample.data());
+  for (std::size_t at = kLine; at < sample.size_bytes(); at += kLine) use(first + at);
+}
+
 template <typename T>
 std::span<const std::byte> bytes_of(const std::vector<T>& values) {
   return std::as_bytes(std::span(values));
@@ -254,27 +269,16 @@ void Dataset::copy_samples(std::span<const std::uint32_t> rows, float* out, std:
       x_);
 }
 
-// Calls use(address) for the cache lines of what copying a sample reads: those at its ends, …
-template <typename T, typename Use>
-void Dataset::for_each_end(const std::vector<T>& values, std::size_t row, const Use& use) const {
-  const auto* first = reinterpret_cast<const char*>(values.data() + row * features_);
-  use(first);
-  use(first + features_ * sizeof(T) - 1);
-}
-
-// … and all others.
-template <typename T, typename Use>
-void Dataset::for_each_line_between(const std::vector<T>& values, std::size_t row,
-                                    const Use& use) const {
-  const auto* first = reinterpret_cast<const char*>(values.data() + row * features_);
-  for (std::size_t at = kLine; at < features_ * sizeof(T); at += kLine) use(first + at);
-  if (has_classes()) use(&labels_[row]);
+template <typename T>
+std::span<const T> Dataset::sample(const std::vector<T>& values, std::size_t row) const {
+  return std::span(values).subspan(row * features_, features_);
 }
 
 template <typename T>
 void Dataset::ask_for_sample(const std::vector<T>& values, std::size_t row) const {
-  for_each_end(values, row, ask_for);
-  for_each_line_between(values, row, ask_for);
+  for_each_end(sample(values, row), ask_for);
+  for_each_line_between(sample(values, row), ask_for);
+  if (has_classes()) ask_for(&labels_[row]);
 }
 
 std::size_t Dataset::list_lines(std::span<const std::uint32_t> rows,
@@ -285,9 +289,12 @@ std::size_t Dataset::list_lines(std::span<const std::uint32_t> rows,
       [&](const auto& values) {
         for (const std::uint32_t row : rows) {
           assert(row < samples_);
-          for_each_end(values, row, list);
+          for_each_end(sample(values, row), list);
         }
-        for (const std::uint32_t row : rows) for_each_line_between(values, row, list);
+        for (const std::uint32_t row : rows) {
+          for_each_line_between(sample(values, row), list);
+          if (has_classes()) list(&labels_[row]);
+        }
       },
       x_);
   return count;

@@ -65,9 +65,9 @@ class Dataset {
                     std::span<const std::uint32_t> upcoming = {}) const;
 
   // lines[0 .. returned) = addresses in the cache lines of memory that copying samples `rows` and
-  // their labels will read: at most lines_of_sample() each, for which there must be room. The ends of
-  // all samples come first: whoever asks for those at once has the processor look up the addresses
-  // of their pages side by side, and by the time of the lines between it knows them.
+  // their labels will read: at most lines_of_sample() each, for which there must be room. The ends
+  // of all samples come first: whoever asks for those at once has the processor look up the
+  // addresses of their pages side by side, and it knows them when the lines between come.
   std::size_t list_lines(std::span<const std::uint32_t> rows, std::span<const void*> lines) const;
   std::size_t lines_of_sample() const;
 
@@ -102,10 +102,8 @@ class Dataset {
     std::string hex;
   };
 
-  template <typename T, typename Use>
-  void for_each_end(const std::vector<T>& values, std::size_t row, const Use& use) const;
-  template <typename T, typename Use>
-  void for_each_line_between(const std::vector<T>& values, std::size_t row, const Use& use) const;
+  template <typename T>
+  std::span<const T> sample(const std::vector<T>& values, std::size_t row) const;
   template <typename T>
   void ask_for_sample(const std::vector<T>& values, std::size_t row) const;
 

@@ -43,7 +43,7 @@ struct Pass {
 
   // Addresses in cache lines that will be read after the pass. Asked for all at once they would be
   // waited for, so the last piece of backward() asks for them on its way
-  // (Network::asks_for_upcoming()).
+  // (Network::asks_for_upcoming()); but for the first sixteen, which may be on as many pages.
   std::span<const void* const> upcoming = {};
 };
 
@@ -55,7 +55,7 @@ class ParameterFlow {
   virtual ~ParameterFlow() = default;
 
   // Before the parameters before `end` are read; returns when they are those of this step. Up to
-  // kLanes beyond are read too, where a product is narrow, and whatever is there goes to padding.
+  // kLanes beyond are read too, and whatever is there goes to padding.
   virtual void before_reading(std::size_t end) = 0;
 
   // The gradients of all subtrees are final from `begin` on. in_use: this pass still reads

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -14,6 +15,11 @@ namespace lockstep::nn {
 
 // Handing a task to another thread costs about as much as this many floating-point operations.
 inline constexpr double kOperationsWorthATask = 400'000;
+
+// Whether the current task arena has a thread beside the caller's.
+inline bool others_can_work() {
+  return tbb::this_task_arena::max_concurrency() > 1;
+}
 
 // Parts of `size` that `whole` makes; the last may be smaller.
 constexpr std::size_t parts_of(std::size_t whole, std::size_t size) {

@@ -142,9 +142,10 @@ bool has_few_samples(const WeightGradient<T>& job) {
   if (leaves > kFewLeaves || samples == 0 || samples > few_samples(leaves, job.outputs)) {
     return false;
   }
-  // Instructions for pairs are worth packing sooner, and a sum of more than a run is no sequence.
-  const std::size_t run = kernels<T>().pairs != nullptr ? kFewRows : kRun;
-  const std::size_t most = job.precision == Precision::bfloat16 ? run : kDepthBlock;
+  // A sum of more than a run is no sequence under bfloat16; instructions for pairs repay packing as
+  // soon as a product of pairs does (goes_by_pairs).
+  const std::size_t most_rounded = kernels<T>().pairs != nullptr ? kFewRows : kRun;
+  const std::size_t most = job.precision == Precision::bfloat16 ? most_rounded : kDepthBlock;
   for (std::size_t l = 0; l < leaves; ++l) {
     if (job.leaf_rows[l + 1] - job.leaf_rows[l] > most) return false;
   }
@@ -164,13 +165,18 @@ void leave_factors(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradien
 }
 
 // Inputs of a part, where few samples have `inputs` in all: so few that many threads find work, but
-// enough for a whole tile.
+// enough for half a tile.
 inline std::size_t inputs_of_few(std::size_t inputs) {
   return std::clamp<std::size_t>(round_up(parts_of(inputs, kPartsWanted), 8), 8, 64);
 }
 
-// Of the fewest samples a part has a block of the depth, as in multiply_by_blocks(): the thread that
-// has read these weights moves them.
+// Whether parts of the gradient are blocks of the depth, as in multiply_by_blocks(): then the thread
+// that has read these weights moves them.
+template <class T>
+bool in_blocks(const WeightGradient<T>& job) {
+  return job.leaf_rows.back() - job.leaf_rows.front() <= kFewRows;
+}
+
 template <class T>
 void gradient_of_few(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input) {
   const Kernels<T>& kernel = kernels<T>();
@@ -180,11 +186,20 @@ void gradient_of_few(const WeightGradient<T>& job, std::size_t first_input, std:
   const double operations = 2.0 * static_cast<double>(rows + 4) * static_cast<double>(job.outputs) *
                             static_cast<double>(inputs);
   if (operations < kOperationsWorthATask) return kernel.few_gradient(job, first_input, end_input);
-  const std::size_t in_part = rows <= kFewRows ? kDepthBlock : inputs_of_few(inputs);
+  const std::size_t in_part = in_blocks(job) ? kDepthBlock : inputs_of_few(inputs);
   for_each_part_of_memory(parts_of(inputs, in_part), operations, [&](std::size_t part) {
     const std::size_t begin = first_input + part * in_part;
     kernel.few_gradient(job, begin, std::min(end_input, begin + in_part));
   });
+}
+
+// Asks for as many lines as a processor waits for at the same time, and returns the others. What
+// takes longest may be to find the pages that lines are in: of these it looks them up side by side.
+inline std::span<const void* const> all_but_first(std::span<const void* const> lines) {
+  constexpr std::size_t kAtOnce = 16;
+  const std::size_t first = std::min(kAtOnce, lines.size());
+  for (const void* line : lines.first(first)) __builtin_prefetch(line);
+  return lines.subspan(first);
 }
 
 // Weight gradients of at least this many elements are told of as they come, so that what follows
@@ -270,11 +285,11 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
     const GradientListener listener = &subtree == &subtrees.back() ? told : GradientListener{};
     if (detail::has_few_samples(job)) {
       detail::leave_factors(x, d_y, job);
-      job.upcoming = std::exchange(upcoming, {});
-      const bool fewest = job.leaf_rows.back() - job.leaf_rows.front() <= kFewRows;
+      job.upcoming = detail::all_but_first(std::exchange(upcoming, {}));
       // A piece of blocks of the depth would have one or two for all threads.
+      const bool whole = detail::in_blocks(job) && others_can_work();
       detail::in_pieces(
-          job, offset, fewest ? GradientListener{} : listener, 64,
+          job, offset, whole ? GradientListener{} : listener, 64,
           [&](std::size_t begin, std::size_t end) { detail::gradient_of_few(job, begin, end); });
       singles_packed = false;
       continue;

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "nn/parallel.hpp"
+
 namespace lockstep::trainer {
 namespace {
 
@@ -20,7 +22,7 @@ void spin(std::chrono::microseconds time) {
 TEST(Background, IsDoneAfterWaiting) {
   for (const int threads : {1, 2, 4}) {
     tbb::task_arena(threads).execute([&] {
-      EXPECT_EQ(others_can_work(), threads > 1);
+      EXPECT_EQ(nn::others_can_work(), threads > 1);
       Background background;
       for (int i = 0; i < 100; ++i) {
         std::atomic<bool> done = false;

@@ -4,3 +4,5 @@ endforeach()
 # The tests write files that only the C libraries know how to make.
 target_link_libraries(hdf5_test PRIVATE HDF5::HDF5)
 lockstep_test(NAME idx_test LIBS lockstep::datasets ZLIB::ZLIB)
+# It asks Highway for one instruction set after the other.
+target_link_libraries(scaling_test PRIVATE hwy::hwy)

@@ -1,6 +1,7 @@
 #include "datasets/scaling.hpp"
 
 #include <gtest/gtest.h>
+#include <hwy/targets.h>
 
 #include <bit>
 #include <cmath>
@@ -45,6 +46,36 @@ using StoredTypes =
     testing::Types<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t,
                    std::int32_t, std::uint64_t, std::int64_t, float, double>;
 TYPED_TEST_SUITE(ScalingOf, StoredTypes);
+
+// Each instruction set that Highway has here, one after the other; then its own choice again.
+class Targets {
+ public:
+  Targets() : supported_(hwy::SupportedTargets()) {}
+  ~Targets() { hwy::SetSupportedTargetsForTest(0); }
+
+  template <class F>
+  void for_each(const F& f) const {
+    for (std::int64_t left = supported_; left != 0; left &= left - 1) {
+      const std::int64_t target = left & -left;
+      hwy::SetSupportedTargetsForTest(target);
+      SCOPED_TRACE(hwy::TargetName(target));
+      f();
+    }
+  }
+
+ private:
+  std::int64_t supported_;
+};
+
+TEST(Scaling, BytesHaveTheSameBitsWithEveryInstructionSet) {
+  std::vector<std::uint8_t> stored(256);
+  for (std::size_t i = 0; i < stored.size(); ++i) stored[i] = static_cast<std::uint8_t>(i);
+  Targets().for_each([&] {
+    const Scaling scaling(1.0 / 255, 0);
+    EXPECT_TRUE(scaling.exact_in_float());
+    expect_like_one_by_one(scaling, stored);
+  });
+}
 
 TYPED_TEST(ScalingOf, RowsHaveTheBitsOfSingleValues) {
   using T = TypeParam;

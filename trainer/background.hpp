@@ -12,11 +12,6 @@
 
 namespace lockstep::trainer {
 
-// Whether the current task arena has a thread beside the caller's.
-inline bool others_can_work() {
-  return tbb::this_task_arena::max_concurrency() > 1;
-}
-
 class Background {
  public:
   Background() = default;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "datasets/sample_order.hpp"
+#include "nn/parallel.hpp"
 
 namespace lockstep::trainer {
 namespace {
@@ -28,7 +29,7 @@ void EpochOrder::begin(std::uint64_t epoch) {
   } else {
     compute(epoch, order_);
   }
-  ahead_ = others_can_work() && rows_.size() >= kRowsWorthATask;
+  ahead_ = nn::others_can_work() && rows_.size() >= kRowsWorthATask;
   if (!ahead_) return;
   next_epoch_ = epoch + 1;
   background_.start([this] { compute(next_epoch_, next_); });

@@ -19,7 +19,7 @@ Input::Input(const nn::Network<float>& network, const datasets::Dataset& data, s
       pass_asks_(network.asks_for_upcoming()),
       batches_{Batch(network, data, rows), Batch(network, data, ahead ? rows : 0)} {
   if (pass_asks_) lines_.resize(kMostUpcoming);
-  if (!ahead || !others_can_work() || !worth_a_task(rows)) return;
+  if (!ahead || !nn::others_can_work() || !worth_a_task(rows)) return;
   later_inputs_ = nn::Matrix<float>(rows, features_);
   later_rows_.reserve(rows);
 }

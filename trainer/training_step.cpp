@@ -25,7 +25,7 @@ std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_
 comm::ParameterExchange::Options exchange_options(const CommConfig& config,
                                                   const nn::ParameterLayout& layout) {
   using Thread = comm::ParameterExchange::Thread;
-  const Thread overlap = others_can_work() ? Thread::always : Thread::between_nodes;
+  const Thread overlap = nn::others_can_work() ? Thread::always : Thread::between_nodes;
   const Thread thread = config.overlap ? overlap : Thread::never;
   const auto bytes = [](double mib) { return static_cast<std::size_t>(mib * (1 << 20)); };
   return {.buckets = {bytes(config.first_bucket_mib), bytes(config.bucket_mib)},
@@ -68,7 +68,7 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, nn::Optimizer<floa
       optimizer_(optimizer),
       seed_(seed),
       alone_(communicator.size() == 1),
-      others_(others_can_work()),
+      others_(nn::others_can_work()),
       overlap_(comm.overlap),
       leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
       exchange_(communicator, leaves, network.layout().trained_size(),

@@ -1,6 +1,11 @@
 // Compiled once per instruction set by Highway's foreach_target, and chosen at run time.
 #include "datasets/detail/scale_bytes.hpp"
 
+#if !defined(__x86_64__)
+// NEON alone, as of the kernels (nn/kernels/dispatch.cpp): to choose it Highway would ask for AES.
+#define HWY_COMPILE_ONLY_STATIC
+#endif
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "datasets/detail/scale_bytes.cpp"
 #include <hwy/foreach_target.h>
@@ -17,7 +22,7 @@ void scale(const std::uint8_t* HWY_RESTRICT stored, std::size_t count, float hig
   const hn::Rebind<std::int32_t, decltype(d)> whole;
   const hn::Rebind<std::uint8_t, decltype(d)> bytes;
   const std::size_t lanes = hn::Lanes(d);
-  const auto scale_at = [&](std::size_t i) HWY_ATTR {
+  const auto scale_at = [&](std::size_t i) HWY_ATTR __attribute__((always_inline)) {
     const auto value = hn::ConvertTo(d, hn::PromoteTo(whole, hn::LoadU(bytes, stored + i)));
     const auto rest = hn::Mul(value, hn::Set(d, low));
     hn::StoreU(hn::MulAdd(value, hn::Set(d, high), rest), d, real + i);

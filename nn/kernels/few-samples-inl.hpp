@@ -42,9 +42,7 @@ struct FewSamples {
 };
 
 // Asks the processor for cache lines while inputs go by, a few now and then: asked for all at once
-// they would wait for one another, and the inputs with them. The first few it asks for at once, for
-// what may take longest is to find the pages that these lines are in, which goes side by side then
-// (Dataset::list_lines).
+// they would wait for one another, and the inputs with them.
 class Upcoming {
  public:
   // The share of inputs [begin, end) of all `inputs`.
@@ -53,7 +51,6 @@ class Upcoming {
     if (lines.empty()) return;
     next_ = lines.data() + begin * lines.size() / inputs;
     end_ = lines.data() + end * lines.size() / inputs;
-    ask(kFirstLines);
   }
 
   // How many to ask for with every `inputs` of those that are left.
@@ -69,7 +66,6 @@ class Upcoming {
  private:
   const void* const* next_ = nullptr;
   const void* const* end_ = nullptr;
-  static constexpr std::size_t kFirstLines = 16;  // that a processor waits for at the same time
 };
 
 // kRows inputs by kVectors registers of outputs.
@@ -78,7 +74,8 @@ struct OuterTile : Tile<T, kRows, kVectors> {
   // sum = xᵀ d_y + sum for one sample.
   HWY_INLINE void accumulate(const T* x, const T* d_y) {
     const Tag<T> d;
-    // The next tile begins a line earlier; of a short tile the processor finds it by itself.
+    // The next tile begins a line earlier, or half of one; that of a short tile the processor finds
+    // by itself.
     if constexpr (kRows >= 8) __builtin_prefetch(x - kAlignment / sizeof(T));
     Vector<T> factor[kVectors];
     unrolled<kVectors>([&](auto v)

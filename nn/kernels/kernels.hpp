@@ -126,7 +126,8 @@ struct WeightGradient {
   T* d_weights = nullptr;
   const Update<T>* update = nullptr;
   Precision precision = Precision::float32;  // bfloat16: both factors are rounded already
-  // few_gradient asks the processor for the cache lines at these addresses on its way.
+  // few_gradient asks the processor for the cache lines at these addresses on its way, each part of
+  // the inputs for its share.
   std::span<const void* const> upcoming = {};
 };
 
@@ -258,11 +259,13 @@ struct Kernels {
 template <class T>
 const Kernels<T>& kernels();
 
-// The instruction sets built in that this processor has, best first.
+// The instruction sets built in that this processor has, best first. Not while samples are decoded,
+// which asks Highway too.
 std::vector<std::string> available_instruction_sets();
 
-// Holds the choice at `name` from now on ("AVX2"), for tests of the contract. Not thread-safe: call
-// before any other use. Throws std::invalid_argument, naming what there is.
+// Holds the choice at `name` from now on ("AVX2"), for tests of the contract, and with it all that
+// Highway chooses in this process, the decoding of samples too. Not thread-safe: call before any
+// other use. Throws std::invalid_argument, naming what there is.
 void hold_instruction_set(std::string_view name);
 
 }  // namespace lockstep::nn
