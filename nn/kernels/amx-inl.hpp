@@ -176,6 +176,18 @@ HWY_INLINE void use_amx_sums(const Product<float>& product, const float* sums, c
   activate(product.activation, product.slope, c);
 }
 
+// Has the cache lines of `rows` rows of `cols` elements, `stride` apart, brought into the
+// second-level cache: asked for in the first, so many lines at once would hold up the factors that
+// are read there.
+inline void prefetch_rows(const float* values, std::size_t rows, std::size_t cols,
+                          std::size_t stride) {
+  for (std::size_t r = 0; r < rows; ++r, values += stride) {
+    for (std::size_t j = 0; j < cols; j += kAlignment / sizeof(float)) {
+      __builtin_prefetch(values + j, 0, 2);
+    }
+  }
+}
+
 // At most kAmxStrips strips of rows by the panel that begins at column `col` and at `b`: stretch by
 // stretch of the depth, all strips by the same stretch of b. Sums wait in memory in between.
 inline void amx_product_panel(const Product<float>& product, std::size_t row_begin,
@@ -303,7 +315,9 @@ inline void amx_weight_gradient(const WeightGradient<float>& job, std::size_t in
   for (std::size_t input = input_begin; input < input_end; input += kAmxStrip) {
     const std::size_t rows = std::min(kAmxStrip, input_end - input);
     const std::size_t at = input * job.outputs + col;
-    prefetch_weights(job, rows, cols, at);
+    for_each_written(job, [&](const float* values) {
+      prefetch_rows(values + at, rows, cols, job.outputs);
+    });
     const AmxFactors factors{job.x + input / kAmxStrip * job.x_strip, kAmxTile, 2 * kAmxTile,
                              kAmxRows, job.d_y + panel * job.d_y_panel};
     using Node = Tile<float, kAmxStrip, kTileVectors>;

@@ -20,7 +20,7 @@ namespace HWY_NAMESPACE {
 // Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most leaves
 // are shorter than, or of two runs. The first step of a leaf stands where its first row would, also
 // where steps are fewer than rows.
-template <class T, class Terms>
+template <class T, class Terms, class Meanwhile>
 struct LeafProducts {
   static constexpr std::size_t kNodes = Terms::kInRuns ? 2 : 1;
   static constexpr std::size_t kBlock =
@@ -30,6 +30,7 @@ struct LeafProducts {
   std::size_t x_step;
   const T* d_y;
   std::size_t d_y_step;
+  Meanwhile meanwhile;
 
   template <std::size_t kRows, std::size_t kVectors>
   HWY_INLINE void operator()(std::size_t begin, std::size_t end,
@@ -48,39 +49,58 @@ struct LeafProducts {
   }
 
   template <class Node>
-  static HWY_INLINE void sum_one_block(std::size_t steps, const TileFactors<T, Terms>& factors,
-                                       Node& node) {
+  HWY_INLINE void sum_one_block(std::size_t steps, const TileFactors<T, Terms>& factors,
+                                Node& node) const {
     if constexpr (Terms::kInRuns) {
       sum_two_runs(steps, factors, node);
     } else {
-      node.template multiply<Rows::packed>(steps, factors);
+      node.template multiply<Rows::packed>(steps, factors, meanwhile);
     }
   }
 };
 
-// Has the cache lines of `rows` rows of `cols` elements, `stride` apart, brought into the
-// second-level cache: asked for in the first, so many lines at once would hold up the factors that
-// are read there.
-template <class T>
-HWY_INLINE void prefetch_rows(const T* values, std::size_t rows, std::size_t cols,
-                              std::size_t stride) {
-  for (std::size_t r = 0; r < rows; ++r, values += stride) {
-    for (std::size_t j = 0; j < cols; j += kAlignment / sizeof(T)) {
-      __builtin_prefetch(values + j, 0, 2);
-    }
+// Calls f(values) for everything that use_gradient() is about to write.
+template <class T, class F>
+HWY_INLINE void for_each_written(const WeightGradient<T>& job, const F& f) {
+  if (job.update == nullptr) return f(job.d_weights);
+  for (const T* values : {job.update->parameters, job.update->moment1, job.update->moment2}) {
+    if (values != nullptr) f(values);
   }
 }
 
-// What use_gradient() is about to write. Rows of weights are far apart; they come while the
-// products are summed.
-template <class T>
-HWY_INLINE void prefetch_weights(const WeightGradient<T>& job, std::size_t rows, std::size_t cols,
-                                 std::size_t at) {
-  if (job.update == nullptr) return prefetch_rows(job.d_weights + at, rows, cols, job.outputs);
-  for (const T* values : {job.update->parameters, job.update->moment1, job.update->moment2}) {
-    if (values != nullptr) prefetch_rows(values + at, rows, cols, job.outputs);
+// The lines that a tile of kRows inputs, the first of its weights at `at`, is about to write. Rows of
+// weights are far apart, and another core may have used them last: they come, to be one's own, while
+// the products are summed. They are asked for row by row, one a step: many at once would hold up the
+// factors that are read then.
+template <std::size_t kRows, std::size_t kColumns, class T>
+class LinesToWrite {
+ public:
+  HWY_INLINE LinesToWrite(const WeightGradient<T>& job, std::size_t at) {
+    for_each_written(job, [&](const T* values) LOCKSTEP_LAMBDA {
+      for (std::size_t r = 0; r < kRows; ++r) *end_++ = values + at + r * job.outputs;
+    });
   }
-}
+  LinesToWrite(const LinesToWrite&) = delete;
+  LinesToWrite& operator=(const LinesToWrite&) = delete;
+
+  HWY_INLINE void ask_for_row() {
+    if (next_ == end_) return;
+    const T* row = *next_++;
+    LOCKSTEP_UNROLL for (std::size_t j = 0; j < kColumns; j += kAlignment / sizeof(T)) {
+      __builtin_prefetch(row + j, 1, 2);
+    }
+  }
+
+  // Leaves no more than `steps` rows to ask for.
+  HWY_INLINE void ask_for_all_but(std::size_t steps) {
+    while (static_cast<std::size_t>(end_ - next_) > steps) ask_for_row();
+  }
+
+ private:
+  const T* rows_[3 * kRows];
+  const T** next_ = rows_;
+  const T** end_ = rows_;
+};
 
 // The gradient of `rows` by `cols` weights, the first of them at `at`, is written, or they move by
 // it. Whole registers may be read from its rows.
@@ -102,10 +122,14 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
   const std::size_t col = panel * kPanel<T>;
   const std::size_t at = input * job.outputs + col;
   const std::size_t cols = std::min(tile.kColumns, job.outputs - col);
-  prefetch_weights(job, kRows, cols, at);
-  const LeafProducts<T, Terms> sum_rows{job.x + input / kTileRows * job.x_strip + input % kTileRows,
-                                        job.x_step, job.d_y + panel * job.d_y_panel, job.d_y_step};
-  sum_leaves(LeafRows(job.leaf_rows), sum_rows, tile);
+  const LeafRows leaves(job.leaf_rows);
+  LinesToWrite<kRows, tile.kColumns, T> lines(job, at);
+  lines.ask_for_all_but(Terms::kInRuns ? 0 : steps_of<Terms>(leaves.rows()));
+  const auto ask_for_row = [&lines]() LOCKSTEP_LAMBDA { lines.ask_for_row(); };
+  const LeafProducts<T, Terms, decltype(ask_for_row)> sum_rows{
+      job.x + input / kTileRows * job.x_strip + input % kTileRows, job.x_step,
+      job.d_y + panel * job.d_y_panel, job.d_y_step, ask_for_row};
+  sum_leaves(leaves, sum_rows, tile);
 
   if (job.update == nullptr && cols == tile.kColumns) {
     tile.store(job.d_weights + at, job.outputs);

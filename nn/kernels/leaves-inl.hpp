@@ -46,7 +46,7 @@ class LeafRows {
 
   HWY_INLINE std::size_t count() const { return count_; }
   HWY_INLINE std::size_t begin(std::size_t leaf) const { return bounds_[leaf]; }
-  HWY_INLINE bool any() const { return bounds_[0] < bounds_[count_]; }
+  HWY_INLINE std::size_t rows() const { return bounds_[count_] - bounds_[0]; }
 
  private:
   const std::size_t* bounds_;
@@ -86,7 +86,7 @@ HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
   using Node = Tile<T, kRows, kVectors>;
   constexpr std::size_t kAtOnce = leaves_at_once(kRows * kVectors, SumRows::kNodes);
   alignas(kAlignment) T waiting[kMaxTreeLevels][kRows * Node::kColumns];
-  if (!leaves.any()) return node.clear();
+  if (leaves.rows() == 0) return node.clear();
   for (std::size_t group = 0, first = 0; first < leaves.count(); ++group, first += kAtOnce) {
     sum_at_once<kAtOnce>(leaves, first, sum_rows, node);
     std::size_t level = 0;

@@ -94,7 +94,7 @@ HWY_INLINE void sum_block(const PanelBlock<T, Terms>& block, std::size_t row, st
       const TileFactors<T, Terms> unpacked{
           a, block.a.stride, 1, block.unpacked + panel * kPanel<T>, block.unpacked_step, kPanel<T>};
       tile.template multiply<Rows::apart, Columns::to_be_packed>(
-          block.a.cols, unpacked, block.packed + panel * block.b_panel);
+          block.a.cols, unpacked, Nothing(), block.packed + panel * block.b_panel);
     }
   }
   if (!packs) tile.multiply(block.a.cols, factors);

@@ -62,6 +62,11 @@ enum class Rows { apart, packed };
 // Whether those of b are to be used alone, or to be packed on their way.
 enum class Columns { to_be_used, to_be_packed };
 
+// What is done beside the sums, once a step.
+struct Nothing {
+  HWY_INLINE void operator()() const {}
+};
+
 // The factors of a tile: element (r, p) of a is a[r * a_row + p * a_step]; register v of row p of b
 // is at b + p * b_step + (v / kTileVectors) * b_panel + (v % kTileVectors) * kRegister.
 template <class T, class Terms = Singles>
@@ -105,9 +110,10 @@ struct Tile {
   // sum[r, :] = sum over p < steps of a[r, p] b[p, :], in sequence. Rows of a are reached from
   // every third one, which spares address registers. Columns to be packed are one panel, and are
   // copied to `packed`.
-  template <Rows kRowsOfA = Rows::apart, Columns kColumnsOfB = Columns::to_be_used, class Terms>
+  template <Rows kRowsOfA = Rows::apart, Columns kColumnsOfB = Columns::to_be_used, class Terms,
+            class Meanwhile = Nothing>
   HWY_INLINE void multiply(std::size_t steps, const TileFactors<T, Terms>& factors,
-                           T* HWY_RESTRICT packed = nullptr) {
+                           Meanwhile meanwhile = {}, T* HWY_RESTRICT packed = nullptr) {
     const Tag<T> d;
     constexpr bool kPacksB = kColumnsOfB == Columns::to_be_packed;
     constexpr std::size_t kBases = (kRows + 2) / 3;
@@ -133,6 +139,7 @@ struct Tile {
       if constexpr (kRowsOfA == Rows::packed) {
         __builtin_prefetch(a[0] + 2 * kStepsAhead * factors.a_step);
       }
+      meanwhile();
       unrolled<kRows>([&](auto r) LOCKSTEP_LAMBDA {
         const Vector<T> broadcast = hn::Set(d, a[r / 3][(r % 3) * a_row]);
         unrolled<kVectors>([&](auto v) LOCKSTEP_LAMBDA {
