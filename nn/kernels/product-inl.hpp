@@ -17,6 +17,31 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
+// Rows that will be read next, line by line: asked for one a step, they come from memory while others
+// are multiplied.
+template <class T>
+class LinesAhead {
+ public:
+  LinesAhead() = default;
+  HWY_INLINE explicit LinesAhead(MatrixView<const T> rows)
+      : rows_(rows), line_(rows.data), end_(rows.data + rows.cols) {}
+
+  HWY_INLINE void ask_for_line() {
+    if (line_ == nullptr) return;
+    __builtin_prefetch(line_, 0, 2);
+    line_ += kAlignment / sizeof(T);
+    if (line_ < end_) return;
+    line_ = rows_.rows > 1 ? rows_.data += rows_.stride : nullptr;
+    end_ = line_ + rows_.cols;
+    --rows_.rows;
+  }
+
+ private:
+  MatrixView<const T> rows_;  // from that of line_ on
+  const T* line_ = nullptr;   // null: there are no more
+  const T* end_ = nullptr;    // of its row
+};
+
 // What one block of the depth, or a few that are summed side by side, add to some panels of c.
 template <class T, class Terms>
 struct PanelBlock {
@@ -33,6 +58,7 @@ struct PanelBlock {
   T slope;
   Activation derivative;
   MatrixView<const T> y;  // as c
+  LinesAhead<T>& ahead;
 };
 
 // A tile of this many registers or fewer waits for its own sums: then this many blocks of the depth
@@ -97,7 +123,12 @@ HWY_INLINE void sum_block(const PanelBlock<T, Terms>& block, std::size_t row, st
           block.a.cols, unpacked, Nothing(), block.packed + panel * block.b_panel);
     }
   }
-  if (!packs) tile.multiply(block.a.cols, factors);
+  if constexpr (kVectors == kTileVectors && Terms::kTerms == 1) {
+    const auto ask = [&block]() LOCKSTEP_LAMBDA { block.ahead.ask_for_line(); };
+    if (!packs) tile.multiply(block.a.cols, factors, ask);
+  } else {
+    tile.multiply(block.a.cols, factors);
+  }
   if (!block.first) tile.add(c, block.c.stride);
 }
 
@@ -174,36 +205,49 @@ void multiply_block(const PanelBlock<T, Terms>& block) {
   }
 }
 
-// Rows [p, p + length) of some panels of b, whose first column is `col`, each panel on its own.
+// A block of b as it is stored: `length` steps of the depth, from p on, of `cols` columns.
 template <class T>
-HWY_INLINE void pack_singles(const Product<T>& product, std::size_t p, std::size_t length,
-                             std::size_t col, std::size_t cols, std::size_t panel_size, T* packed) {
-  if (product.b_transposed) {
-    T* panel = packed;
-    for (std::size_t j = 0; j < cols; j += kPanel<T>, panel += panel_size) {
-      pack_transposed(product.b + (col + j) * product.b_stride + p, product.b_stride, length,
-                      std::min(kPanel<T>, cols - j), panel);
-    }
+HWY_INLINE MatrixView<const T> stored_block(const Product<T>& product, std::size_t p,
+                                            std::size_t length, std::size_t col,
+                                            std::size_t cols) {
+  const T* b = product.b;
+  const std::size_t stride = product.b_stride;
+  if (product.b_transposed) return {b + col * stride + p, cols, length, stride};
+  return {b + p * stride + col, length, cols, stride};
+}
+
+// What is to be read after the block that ends at step p: the next one of the depth, or the first one
+// of the columns beside these. Of rows along which it is packed on its way, up to that from which on
+// it is asked for meanwhile.
+template <class T>
+HWY_INLINE MatrixView<const T> next_block(const Product<T>& product, std::size_t p, std::size_t col,
+                                          std::size_t cols) {
+  const std::size_t depth = product.a.cols;
+  const std::size_t most = product.b_transposed ? kDepthBlock : kStepsFarAhead;
+  if (p < depth) return stored_block(product, p, std::min(most, depth - p), col, cols);
+  col += cols;
+  cols = std::min(cols, product.c.cols - col);
+  if (cols == 0) return {};
+  return stored_block(product, 0, std::min(most, depth), col, cols);
+}
+
+// A stored block in panels, each on its own; for sums in runs, rounded on its way.
+template <class Terms, class T>
+HWY_INLINE void pack_block(MatrixView<const T> b, bool transposed, std::size_t panel_size,
+                           T* packed) {
+  if (!transposed) {
+    pack_rows(b.data, b.stride, b.rows, b.cols, panel_size, packed);
   } else {
-    pack_rows(product.b + p * product.b_stride + col, product.b_stride, length, cols, panel_size,
-              packed);
+    for (std::size_t j = 0; j < b.rows; j += kPanel<T>) {
+      pack_transposed(b.row(j), b.stride, b.cols, std::min(kPanel<T>, b.rows - j),
+                      packed + j / kPanel<T> * panel_size);
+    }
   }
-}
-
-template <class T>
-HWY_INLINE void pack_block(Singles, const Product<T>& product, std::size_t p, std::size_t length,
-                           std::size_t col, std::size_t cols, std::size_t panel_size, T* packed) {
-  pack_singles(product, p, length, col, cols, panel_size, packed);
-}
-
-// The same, rounded on their way.
-template <class T>
-HWY_INLINE void pack_block(Runs, const Product<T>& product, std::size_t p, std::size_t length,
-                           std::size_t col, std::size_t cols, std::size_t panel_size, T* packed) {
-  pack_singles(product, p, length, col, cols, panel_size, packed);
-  const std::size_t size = length * kPanel<T>;
-  for (std::size_t j = 0; j < cols; j += kPanel<T>, packed += panel_size) {
-    round_to_bfloat16(MatrixView<T>{packed, 1, size, size});
+  if constexpr (Terms::kInRuns) {
+    const std::size_t size = (transposed ? b.cols : b.rows) * kPanel<T>;
+    for (std::size_t j = 0; j < (transposed ? b.rows : b.cols); j += kPanel<T>) {
+      round_to_bfloat16(MatrixView<T>{packed + j / kPanel<T> * panel_size, 1, size, size});
+    }
   }
 }
 
@@ -234,13 +278,16 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
   }
   for (std::size_t p = 0; p < depth; p += stretch) {
     const std::size_t length = std::min(stretch, depth - p);
+    LinesAhead<T> ahead;
+    if (kPacksHere && !in_place) ahead = LinesAhead<T>(next_block(product, p + length, col, cols));
     const T* b = packed;
     if constexpr (!kPacksHere) {
       b = product.b_pairs + panel * product.b_panel + steps_of<Terms>(p) * kPanel<T>;
     } else if (in_place) {
       b = product.b + p * product.b_stride + col;
     } else if (!packs_on_the_way) {
-      pack_block(Terms(), product, p, length, col, cols, kPanelSize, packed);
+      pack_block<Terms>(stored_block(product, p, length, col, cols), product.b_transposed,
+                        kPanelSize, packed);
     }
     multiply_block(
         PanelBlock<T, Terms>{.a = {product.a.row(row_begin) + p / Terms::kTerms, rows,
@@ -260,7 +307,8 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
                              .activation = product.activation,
                              .slope = product.slope,
                              .derivative = product.derivative,
-                             .y = y});
+                             .y = y,
+                             .ahead = ahead});
   }
 }
 

@@ -139,7 +139,7 @@ HWY_INLINE void prefetch_next_page(const Update<T>& u, std::size_t count) {
 template <class T>
 void update(const Update<T>& u, const T* gradient, std::size_t count) {
   prefetch_next_page(u, count);
-  with_mover(u, [&](const auto& mover) LOCKSTEP_LAMBDA {
+  with_mover(u, [=](const auto& mover) LOCKSTEP_LAMBDA {
     for (std::size_t j = 0; j < count; j += kLanes) {
       LOCKSTEP_UNROLL for (std::size_t r = 0; r < kRegisters<T>; ++r) {
         const std::size_t i = j + r * kRegister<T>;
@@ -156,16 +156,17 @@ template <class T>
 void update_rows(const Update<T>& u, const T* gradient, std::size_t rows,
                  std::size_t gradient_stride, std::size_t cols, std::size_t at,
                  std::size_t stride) {
-  with_mover(u, [&](const auto& mover) LOCKSTEP_LAMBDA {
-    for (std::size_t r = 0; r < rows; ++r, at += stride, gradient += gradient_stride) {
+  with_mover(u, [=](const auto& mover) LOCKSTEP_LAMBDA {
+    const T* from = gradient;
+    for (std::size_t r = 0, row = at; r < rows; ++r, row += stride, from += gradient_stride) {
       std::size_t j = 0;
       for (; j + kRegister<T> <= cols; j += kRegister<T>) {
-        mover.move(hn::LoadU(Tag<T>(), gradient + j), u.parameters + at + j,
-                   advance(u.moment1, at + j), advance(u.moment2, at + j));
+        mover.move(hn::LoadU(Tag<T>(), from + j), u.parameters + row + j,
+                   advance(u.moment1, row + j), advance(u.moment2, row + j));
       }
       if (j < cols) {
-        mover.move(hn::LoadU(Tag<T>(), gradient + j), u.parameters + at + j,
-                   advance(u.moment1, at + j), advance(u.moment2, at + j), Part{cols - j});
+        mover.move(hn::LoadU(Tag<T>(), from + j), u.parameters + row + j,
+                   advance(u.moment1, row + j), advance(u.moment2, row + j), Part{cols - j});
       }
     }
   });
