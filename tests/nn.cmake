@@ -1,3 +1,4 @@
+lockstep_test(NAME buffer_test LIBS lockstep::nn)
 lockstep_test(NAME kernels_test LIBS lockstep::nn)
 lockstep_test(NAME product_test LIBS lockstep::nn)
 lockstep_test(NAME gradient_check_test LIBS lockstep::nn)

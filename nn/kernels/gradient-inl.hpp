@@ -17,9 +17,9 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most leaves
-// are shorter than, or of two runs. The first step of a leaf stands where its first row would, also
-// where steps are fewer than rows.
+// Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most
+// leaves are shorter than, or of two runs. The first step of a leaf stands where its first row
+// would, also where steps are fewer than rows. `meanwhile` is called once a step, but of runs.
 template <class T, class Terms, class Meanwhile>
 struct LeafProducts {
   static constexpr std::size_t kNodes = Terms::kInRuns ? 2 : 1;
@@ -68,10 +68,10 @@ HWY_INLINE void for_each_written(const WeightGradient<T>& job, const F& f) {
   }
 }
 
-// The lines that a tile of kRows inputs, the first of its weights at `at`, is about to write. Rows of
-// weights are far apart, and another core may have used them last: they come, to be one's own, while
-// the products are summed. They are asked for row by row, one a step: many at once would hold up the
-// factors that are read then.
+// The lines that a tile of kRows inputs, the first of its weights at `at`, is about to write. Rows
+// of weights are far apart, and another core may have used them last: they come, to be one's own,
+// while the products are summed. They are asked for row by row, one a step: many at once would hold
+// up the factors that are read then.
 template <std::size_t kRows, std::size_t kColumns, class T>
 class LinesToWrite {
  public:

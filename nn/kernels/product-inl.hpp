@@ -17,8 +17,8 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// Rows that will be read next, line by line: asked for one a step, they come from memory while others
-// are multiplied.
+// Rows that will be read next, line by line: asked for one a step, they come from memory while
+// others are multiplied.
 template <class T>
 class LinesAhead {
  public:
@@ -216,9 +216,9 @@ HWY_INLINE MatrixView<const T> stored_block(const Product<T>& product, std::size
   return {b + p * stride + col, length, cols, stride};
 }
 
-// What is to be read after the block that ends at step p: the next one of the depth, or the first one
-// of the columns beside these. Of rows along which it is packed on its way, up to that from which on
-// it is asked for meanwhile.
+// What is to be read after the block that ends at step p: the next one of the depth, or the first
+// one of the columns beside these. Where it is packed on its way, the first rows: those that follow
+// are asked for then.
 template <class T>
 HWY_INLINE MatrixView<const T> next_block(const Product<T>& product, std::size_t p, std::size_t col,
                                           std::size_t cols) {

@@ -135,7 +135,8 @@ HWY_INLINE void prefetch_next_page(const Update<T>& u, std::size_t count) {
   }
 }
 
-// Tensors are padded to whole groups with zeros, and zeros stay zeros under every rule.
+// Tensors are padded to whole groups with zeros, and zeros stay zeros under every rule. The loops
+// have copies of what they are told, for the reason that Terms has one.
 template <class T>
 void update(const Update<T>& u, const T* gradient, std::size_t count) {
   prefetch_next_page(u, count);
