@@ -208,8 +208,7 @@ void multiply_block(const PanelBlock<T, Terms>& block) {
 // A block of b as it is stored: `length` steps of the depth, from p on, of `cols` columns.
 template <class T>
 HWY_INLINE MatrixView<const T> stored_block(const Product<T>& product, std::size_t p,
-                                            std::size_t length, std::size_t col,
-                                            std::size_t cols) {
+                                            std::size_t length, std::size_t col, std::size_t cols) {
   const T* b = product.b;
   const std::size_t stride = product.b_stride;
   if (product.b_transposed) return {b + col * stride + p, cols, length, stride};
