@@ -14,13 +14,17 @@ namespace {
 constexpr std::size_t kHugePage = std::size_t{2} << 20;  // bytes, on x86-64 and most of aarch64
 constexpr std::size_t kPage = 4096;
 
-// Where in its first page a buffer begins. Parameters and moments are read side by side; began they
-// all at the same place, each line would crowd into the same set of the first-level cache as its
-// neighbours. Eight lines apart there is room for the panels that a thread goes through.
-std::size_t next_place_in_page() {
+// Where in its first page a large buffer begins. Parameters, which are memory of their own and begin
+// with a page, and moments are read side by side; began they all at the same place, the lines of a
+// tile would crowd into one set of the first-level cache. Eight lines apart there is room for the
+// panels that a thread goes through. In small pages, whoever moves parameters page by page has each
+// page of the moments for itself.
+std::size_t next_place(Pages pages) {
   static std::atomic<std::size_t> buffers = 0;
   constexpr std::size_t kApart = 8 * kAlignment;
-  return buffers.fetch_add(1, std::memory_order_relaxed) * kApart % kPage;
+  constexpr std::size_t kPlaces = kPage / kApart;
+  if (pages == Pages::small) return 0;
+  return (1 + buffers.fetch_add(1, std::memory_order_relaxed) % (kPlaces - 1)) * kApart;
 }
 
 }  // namespace
@@ -33,7 +37,7 @@ void* allocate_aligned(std::size_t bytes, Pages pages) {
     return std::memset(memory, 0, bytes);
   }
   // Zeros from the system, from a multiple of a huge page on: what is mapped around is given back.
-  const std::size_t place = next_place_in_page();
+  const std::size_t place = next_place(pages);
   const std::size_t mapped = round_up(place + bytes, kPage);
   void* start =
       mmap(nullptr, mapped + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

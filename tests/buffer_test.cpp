@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <fstream>
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace lockstep::nn {
@@ -29,12 +30,13 @@ TEST(AlignedBuffer, IsAlignedAndZeroAtAnySize) {
 
 TEST(AlignedBuffer, LargeOnesThatAreMadeTogetherBeginAtDifferentPlacesOfAPage) {
   std::vector<AlignedBuffer<float>> buffers;
-  std::set<std::uintptr_t> places;
-  for (int i = 0; i < 3; ++i) {  // parameters and two moments
+  std::set<std::uintptr_t> places = {0};  // where parameters that ranks share begin
+  for (int i = 0; i < 3; ++i) {           // parameters and two moments
     buffers.emplace_back(kLarge);
     places.insert(address(buffers.back()) % 4096);
   }
-  EXPECT_EQ(places.size(), buffers.size());
+  EXPECT_EQ(places.size(), 1 + buffers.size());
+  EXPECT_EQ(address(AlignedBuffer<float>(kLarge, Pages::small)) % 4096, 0U);
 }
 
 // Of this process, in pages.

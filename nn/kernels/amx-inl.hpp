@@ -315,8 +315,9 @@ inline void amx_weight_gradient(const WeightGradient<float>& job, std::size_t in
   for (std::size_t input = input_begin; input < input_end; input += kAmxStrip) {
     const std::size_t rows = std::min(kAmxStrip, input_end - input);
     const std::size_t at = input * job.outputs + col;
-    for_each_written(
-        job, [&](const float* values) { prefetch_rows(values + at, rows, cols, job.outputs); });
+    for_each_written(job, [&](const float* values) LOCKSTEP_LAMBDA {
+      prefetch_rows(values + at, rows, cols, job.outputs);
+    });
     const AmxFactors factors{job.x + input / kAmxStrip * job.x_strip, kAmxTile, 2 * kAmxTile,
                              kAmxRows, job.d_y + panel * job.d_y_panel};
     using Node = Tile<float, kAmxStrip, kTileVectors>;

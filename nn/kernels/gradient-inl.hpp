@@ -19,7 +19,7 @@ namespace HWY_NAMESPACE {
 
 // Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most
 // leaves are shorter than, or of two runs. The first step of a leaf stands where its first row
-// would, also where steps are fewer than rows. `meanwhile` is called once a step, but of runs.
+// would, also where steps are fewer than rows. `meanwhile` is called for half of the steps or more.
 template <class T, class Terms, class Meanwhile>
 struct LeafProducts {
   static constexpr std::size_t kNodes = Terms::kInRuns ? 2 : 1;
@@ -52,7 +52,7 @@ struct LeafProducts {
   HWY_INLINE void sum_one_block(std::size_t steps, const TileFactors<T, Terms>& factors,
                                 Node& node) const {
     if constexpr (Terms::kInRuns) {
-      sum_two_runs(steps, factors, node);
+      sum_two_runs(steps, factors, node, meanwhile);
     } else {
       node.template multiply<Rows::packed>(steps, factors, meanwhile);
     }
@@ -71,7 +71,8 @@ HWY_INLINE void for_each_written(const WeightGradient<T>& job, const F& f) {
 // The lines that a tile of kRows inputs, the first of its weights at `at`, is about to write. Rows
 // of weights are far apart, and another core may have used them last: they come, to be one's own,
 // while the products are summed. They are asked for row by row, one a step: many at once would hold
-// up the factors that are read then.
+// up the factors that are read then. On x86-64 they come into the first-level cache (a Haswell
+// ignores it), on aarch64 into the second.
 template <std::size_t kRows, std::size_t kColumns, class T>
 class LinesToWrite {
  public:
@@ -86,8 +87,9 @@ class LinesToWrite {
   HWY_INLINE void ask_for_row() {
     if (next_ == end_) return;
     const T* row = *next_++;
-    LOCKSTEP_UNROLL for (std::size_t j = 0; j < kColumns; j += kAlignment / sizeof(T)) {
-      __builtin_prefetch(row + j, 1, 2);
+    // By its last element: of rows that begin within a line, the line before was the last panel's.
+    LOCKSTEP_UNROLL for (std::size_t j = kLine; j < kColumns + kLine; j += kLine) {
+      __builtin_prefetch(row + std::min(j, kColumns) - 1, 1, 2);
     }
   }
 
@@ -97,6 +99,8 @@ class LinesToWrite {
   }
 
  private:
+  static constexpr std::size_t kLine = kAlignment / sizeof(T);
+
   const T* rows_[3 * kRows];
   const T** next_ = rows_;
   const T** end_ = rows_;
@@ -124,7 +128,7 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
   const std::size_t cols = std::min(tile.kColumns, job.outputs - col);
   const LeafRows leaves(job.leaf_rows);
   LinesToWrite<kRows, tile.kColumns, T> lines(job, at);
-  lines.ask_for_all_but(Terms::kInRuns ? 0 : steps_of<Terms>(leaves.rows()));
+  lines.ask_for_all_but(leaves.rows() / Terms::kTerms / (Terms::kInRuns ? 2 : 1));
   const auto ask_for_row = [&lines]() LOCKSTEP_LAMBDA { lines.ask_for_row(); };
   const LeafProducts<T, Terms, decltype(ask_for_row)> sum_rows{
       job.x + input / kTileRows * job.x_strip + input % kTileRows, job.x_step,

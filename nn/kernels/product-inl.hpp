@@ -23,23 +23,21 @@ template <class T>
 class LinesAhead {
  public:
   LinesAhead() = default;
-  HWY_INLINE explicit LinesAhead(MatrixView<const T> rows)
-      : rows_(rows), line_(rows.data), end_(rows.data + rows.cols) {}
+  HWY_INLINE explicit LinesAhead(MatrixView<const T> rows) : rows_(rows) {}
 
+  // By its last element: rows may begin within a line.
   HWY_INLINE void ask_for_line() {
-    if (line_ == nullptr) return;
-    __builtin_prefetch(line_, 0, 2);
-    line_ += kAlignment / sizeof(T);
-    if (line_ < end_) return;
-    line_ = rows_.rows > 1 ? rows_.data += rows_.stride : nullptr;
-    end_ = line_ + rows_.cols;
-    --rows_.rows;
+    if (rows_.rows == 0) return;
+    asked_ += kAlignment / sizeof(T);
+    __builtin_prefetch(rows_.data + std::min(asked_, rows_.cols) - 1, 0, 2);
+    if (asked_ < rows_.cols) return;
+    asked_ = 0;
+    if (--rows_.rows > 0) rows_.data += rows_.stride;
   }
 
  private:
-  MatrixView<const T> rows_;  // from that of line_ on
-  const T* line_ = nullptr;   // null: there are no more
-  const T* end_ = nullptr;    // of its row
+  MatrixView<const T> rows_;  // those that are left
+  std::size_t asked_ = 0;     // columns of the first of them
 };
 
 // What one block of the depth, or a few that are summed side by side, add to some panels of c.
@@ -123,7 +121,7 @@ HWY_INLINE void sum_block(const PanelBlock<T, Terms>& block, std::size_t row, st
           block.a.cols, unpacked, Nothing(), block.packed + panel * block.b_panel);
     }
   }
-  if constexpr (kVectors == kTileVectors && Terms::kTerms == 1) {
+  if constexpr (kVectors == kTileVectors) {
     const auto ask = [&block]() LOCKSTEP_LAMBDA { block.ahead.ask_for_line(); };
     if (!packs) tile.multiply(block.a.cols, factors, ask);
   } else {
@@ -215,18 +213,21 @@ HWY_INLINE MatrixView<const T> stored_block(const Product<T>& product, std::size
   return {b + p * stride + col, length, cols, stride};
 }
 
-// What is to be read after the block that ends at step p: the next one of the depth, or the first
-// one of the columns beside these. Where it is packed on its way, the first rows: those that follow
-// are asked for then.
+// What is to be read after a block of b that is packed and ends at step p: the next one of the depth,
+// or the first one of the columns beside these. A tile that packs asks for the rows that follow those
+// which it reads, so for it only the first are to be asked for.
 template <class T>
 HWY_INLINE MatrixView<const T> next_block(const Product<T>& product, std::size_t p, std::size_t col,
-                                          std::size_t cols) {
+                                          std::size_t cols, bool packs_on_the_way) {
   const std::size_t depth = product.a.cols;
-  const std::size_t most = product.b_transposed ? kDepthBlock : kStepsFarAhead;
-  if (p < depth) return stored_block(product, p, std::min(most, depth - p), col, cols);
+  if (p < depth) {
+    if (packs_on_the_way) return {};
+    return stored_block(product, p, std::min(kDepthBlock, depth - p), col, cols);
+  }
   col += cols;
   cols = std::min(cols, product.c.cols - col);
   if (cols == 0) return {};
+  const std::size_t most = packs_on_the_way ? kStepsFarAhead : kDepthBlock;
   return stored_block(product, 0, std::min(most, depth), col, cols);
 }
 
@@ -278,7 +279,9 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
   for (std::size_t p = 0; p < depth; p += stretch) {
     const std::size_t length = std::min(stretch, depth - p);
     LinesAhead<T> ahead;
-    if (kPacksHere && !in_place) ahead = LinesAhead<T>(next_block(product, p + length, col, cols));
+    if (kPacksHere && !Terms::kInRuns && !in_place) {
+      ahead = LinesAhead<T>(next_block(product, p + length, col, cols, packs_on_the_way));
+    }
     const T* b = packed;
     if constexpr (!kPacksHere) {
       b = product.b_pairs + panel * product.b_panel + steps_of<Terms>(p) * kPanel<T>;

@@ -37,10 +37,11 @@ struct Runs {
 template <class Terms>
 inline constexpr std::size_t kTwoRuns = 2 * kRun / Terms::kTerms;
 
-// sum = the products of `steps` steps, which are those of two runs at the most.
-template <class T, class Terms, std::size_t kRows, std::size_t kVectors>
+// sum = the products of `steps` steps, which are those of two runs at the most. `meanwhile` is
+// called for every step of the first, which has half of them or more.
+template <class T, class Terms, std::size_t kRows, std::size_t kVectors, class Meanwhile = Nothing>
 HWY_INLINE void sum_two_runs(std::size_t steps, const TileFactors<T, Terms>& factors,
-                             Tile<T, kRows, kVectors>& sum) {
+                             Tile<T, kRows, kVectors>& sum, Meanwhile meanwhile = {}) {
   constexpr std::size_t kSteps = kTwoRuns<Terms> / 2;  // of a run
   const std::size_t of_first = std::min(steps, kSteps);
   const std::size_t of_second = steps - of_first;
@@ -51,8 +52,12 @@ HWY_INLINE void sum_two_runs(std::size_t steps, const TileFactors<T, Terms>& fac
   for (std::size_t p = 0; p < of_second; ++p) {
     sum.accumulate(factors, p);
     second.accumulate(two, p);
+    meanwhile();
   }
-  for (std::size_t p = of_second; p < of_first; ++p) sum.accumulate(factors, p);
+  for (std::size_t p = of_second; p < of_first; ++p) {
+    sum.accumulate(factors, p);
+    meanwhile();
+  }
   sum.add(second);
 }
 
