@@ -17,9 +17,14 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
+// Whether such a tile asks for a row of what it will write at each step, or at each leaf.
+template <class Terms, std::size_t kRows>
+inline constexpr bool kAsksBySteps = kRows == Terms::kRows;
+
 // Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most
 // leaves are shorter than, or of two runs. The first step of a leaf stands where its first row
-// would, also where steps are fewer than rows. `meanwhile` is called for half of the steps or more.
+// would, also where steps are fewer than rows. `meanwhile` is called for half of the steps or more,
+// or, by tiles of fewer rows, whose leaves may be short, once a leaf.
 template <class T, class Terms, class Meanwhile>
 struct LeafProducts {
   static constexpr std::size_t kNodes = Terms::kInRuns ? 2 : 1;
@@ -36,6 +41,7 @@ struct LeafProducts {
   HWY_INLINE void operator()(std::size_t begin, std::size_t end,
                              Tile<T, kRows, kVectors>& node) const {
     constexpr std::size_t kColumns = Tile<T, kRows, kVectors>::kColumns;
+    if constexpr (!kAsksBySteps<Terms, kRows>) meanwhile();
     const TileFactors<T, Terms> leaf{x + begin * x_step,     1,        x_step,
                                      d_y + begin * d_y_step, d_y_step, 0};
     const std::size_t steps = steps_of<Terms>(end - begin);
@@ -48,13 +54,16 @@ struct LeafProducts {
     }
   }
 
-  template <class Node>
+  template <std::size_t kRows, std::size_t kVectors>
   HWY_INLINE void sum_one_block(std::size_t steps, const TileFactors<T, Terms>& factors,
-                                Node& node) const {
+                                Tile<T, kRows, kVectors>& node) const {
+    const auto each_step = [this]() LOCKSTEP_LAMBDA {
+      if constexpr (kAsksBySteps<Terms, kRows>) meanwhile();
+    };
     if constexpr (Terms::kInRuns) {
-      sum_two_runs(steps, factors, node, meanwhile);
+      sum_two_runs(steps, factors, node, each_step);
     } else {
-      node.template multiply<Rows::packed>(steps, factors, meanwhile);
+      node.template multiply<Rows::packed>(steps, factors, each_step);
     }
   }
 };
@@ -70,7 +79,7 @@ HWY_INLINE void for_each_written(const WeightGradient<T>& job, const F& f) {
 
 // The lines that a tile of kRows inputs, the first of its weights at `at`, is about to write. Rows
 // of weights are far apart, and another core may have used them last: they come, to be one's own,
-// while the products are summed. They are asked for row by row, one a step: many at once would hold
+// while the products are summed. They are asked for row by row: many at once would hold
 // up the factors that are read then. On x86-64 they come into the first-level cache (a Haswell
 // ignores it), on aarch64 into the second.
 template <std::size_t kRows, std::size_t kColumns, class T>
@@ -128,7 +137,9 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
   const std::size_t cols = std::min(tile.kColumns, job.outputs - col);
   const LeafRows leaves(job.leaf_rows);
   LinesToWrite<kRows, tile.kColumns, T> lines(job, at);
-  lines.ask_for_all_but(leaves.rows() / Terms::kTerms / (Terms::kInRuns ? 2 : 1));
+  lines.ask_for_all_but(kAsksBySteps<Terms, kRows>
+                            ? leaves.rows() / Terms::kTerms / (Terms::kInRuns ? 2 : 1)
+                            : leaves.count());
   const auto ask_for_row = [&lines]() LOCKSTEP_LAMBDA { lines.ask_for_row(); };
   const LeafProducts<T, Terms, decltype(ask_for_row)> sum_rows{
       job.x + input / kTileRows * job.x_strip + input % kTileRows, job.x_step,
