@@ -1,6 +1,7 @@
 lockstep_test(NAME buffer_test LIBS lockstep::nn)
 lockstep_test(NAME kernels_test LIBS lockstep::nn)
 lockstep_test(NAME product_test LIBS lockstep::nn)
+lockstep_test(NAME zero_inputs_test LIBS lockstep::nn)
 lockstep_test(NAME gradient_check_test LIBS lockstep::nn)
 lockstep_test(NAME initializer_test LIBS lockstep::nn)
 lockstep_test(NAME batch_norm_test LIBS lockstep::nn)

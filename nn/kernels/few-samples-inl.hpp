@@ -63,6 +63,8 @@ class Upcoming {
     for (; lines > 0 && next_ != end_; --lines) __builtin_prefetch(*next_++);
   }
 
+  HWY_INLINE void ask_for_rest() { ask(static_cast<std::size_t>(end_ - next_)); }
+
  private:
   const void* const* next_ = nullptr;
   const void* const* end_ = nullptr;
@@ -109,6 +111,8 @@ HWY_INLINE void sum_few(FewSamples<T>& samples, const std::uint32_t* in_leaf, Ti
 // What becomes of the gradient of a tile: it is written, …
 template <class T>
 struct WriteGradient {
+  static constexpr bool kMayRest = false;
+
   T* d_weights;
 
   template <class Access>
@@ -120,8 +124,12 @@ struct WriteGradient {
 // … or parameters move by it.
 template <class Mover, class T>
 struct MoveParameters {
+  static constexpr bool kMayRest = Mover::kMayRest;
+
   Mover mover;
   Update<T> u;
+
+  HWY_INLINE bool rests() const { return mover.rests(); }
 
   template <class Access>
   HWY_INLINE void operator()(Vector<T> gradient, std::size_t at, Access access) const {
@@ -203,10 +211,47 @@ HWY_NOINLINE void few_gradient_of(const WeightGradient<T>& job, FewSamples<T> sa
   few_rows<kLeaves, kSums / 2>(samples, outputs, input_begin, input_end, upcoming, use);
 }
 
+// So many outputs repay looking for zeros.
+template <class T>
+inline constexpr std::size_t kWorthResting = 4 * kPanel<T>;
+
+// Of one sample, where the weights of inputs that are zero stay as they are, and are not even read.
+template <class T, class Use>
+HWY_NOINLINE void gradient_of_one(const WeightGradient<T>& job, const FewSamples<T> sample,
+                                  std::size_t input_begin, std::size_t input_end, Use use) {
+  const Tag<T> d;
+  const std::size_t outputs = job.outputs;
+  while (input_begin < input_end) {
+    const std::size_t block = input_end - std::min(kDepthBlock, input_end - input_begin);
+    const NonzeroPlaces<T> nonzero(sample.x + block, input_end - block);
+    Upcoming upcoming(job.upcoming, block, input_end, job.inputs);
+    const std::size_t lines = upcoming.lines_for(1, nonzero.count());
+    for (std::size_t i = nonzero.count(); i-- > 0;) {
+      upcoming.ask(lines);
+      const std::size_t input = block + nonzero[i];
+      const Vector<T> x = hn::Set(d, sample.x[input]);
+      const auto use_register = [&](std::size_t j, auto access) LOCKSTEP_LAMBDA {
+        use(hn::MulAdd(x, access.load(sample.d_y + j), hn::Zero(d)), input * outputs + j, access);
+      };
+      std::size_t j = 0;
+      for (; j + kRegister<T> <= outputs; j += kRegister<T>) use_register(j, Whole());
+      if (j < outputs) use_register(j, Part{outputs - j});
+    }
+    upcoming.ask_for_rest();
+    input_end = block;
+  }
+}
+
 template <class T, class Use>
 HWY_INLINE void few_gradient_by(const WeightGradient<T>& job, std::size_t input_begin,
                                 std::size_t input_end, const Use& use) {
   const FewSamples<T> samples(job);
+  if constexpr (Use::kMayRest) {
+    const bool one = job.leaf_rows.back() - job.leaf_rows.front() == 1;
+    if (job.outputs >= kWorthResting<T> && one && use.rests()) {
+      return gradient_of_one(job, samples, input_begin, input_end, use);
+    }
+  }
   // A function for each number that there may be: kFewLeaves at most, a power of two.
   const std::size_t leaves = job.leaf_rows.size() - 1;
   if (leaves == 1) return few_gradient_of<1>(job, samples, input_begin, input_end, use);

@@ -63,7 +63,7 @@ struct LeafProducts {
     if constexpr (Terms::kInRuns) {
       sum_two_runs(steps, factors, node, each_step);
     } else {
-      node.template multiply<Rows::packed>(steps, factors, each_step);
+      node.template multiply<Rows::packed>(EveryStep{steps}, factors, each_step);
     }
   }
 };

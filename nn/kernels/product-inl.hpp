@@ -93,7 +93,8 @@ template <class Terms, std::size_t kRows, std::size_t kVectors>
 inline constexpr bool kMayPack =
     Terms::kTerms == 1 && !Terms::kInRuns && kVectors == kTileVectors && 2 * kRows > kTileRows;
 
-// tile = the sums of the block, and of the blocks before it, which are in c.
+// tile = the sums of the block, and of the blocks before it, which are in c. One row by several panels
+// goes without the factors that are zero.
 template <std::size_t kRows, std::size_t kVectors, class T, class Terms>
 HWY_INLINE void sum_block(const PanelBlock<T, Terms>& block, std::size_t row, std::size_t panel,
                           Tile<T, kRows, kVectors>& tile) {
@@ -118,14 +119,16 @@ HWY_INLINE void sum_block(const PanelBlock<T, Terms>& block, std::size_t row, st
       const TileFactors<T, Terms> unpacked{
           a, block.a.stride, 1, block.unpacked + panel * kPanel<T>, block.unpacked_step, kPanel<T>};
       tile.template multiply<Rows::apart, Columns::to_be_packed>(
-          block.a.cols, unpacked, Nothing(), block.packed + panel * block.b_panel);
+          EveryStep{block.a.cols}, unpacked, Nothing(), block.packed + panel * block.b_panel);
     }
   }
   if constexpr (kVectors == kTileVectors) {
     const auto ask = [&block]() LOCKSTEP_LAMBDA { block.ahead.ask_for_line(); };
-    if (!packs) tile.multiply(block.a.cols, factors, ask);
+    if (!packs) tile.multiply(EveryStep{block.a.cols}, factors, ask);
+  } else if constexpr (kRows == 1 && kVectors > kTileVectors) {
+    tile.multiply(NonzeroPlaces<T>(a, block.a.cols).steps(), factors);
   } else {
-    tile.multiply(block.a.cols, factors);
+    tile.multiply(EveryStep{block.a.cols}, factors);
   }
   if (!block.first) tile.add(c, block.c.stride);
 }

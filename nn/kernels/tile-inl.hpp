@@ -9,6 +9,7 @@
 #include <hwy/highway.h>
 
 #include "nn/kernels/lanes-inl.hpp"
+#include "nn/kernels/steps-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
@@ -51,10 +52,7 @@ constexpr std::size_t steps_of(std::size_t terms) {
   return (terms + Terms::kGroup - 1) / Terms::kGroup * (Terms::kGroup / Terms::kTerms);
 }
 
-// Factors are asked for so many steps before they are used: the second-level cache, where most of a
-// packed one lies, answers in less time.
-inline constexpr std::size_t kStepsAhead = 8;
-// For what may not be in that cache, and is brought into it.
+// As kStepsAhead, for what may not be in the second-level cache, and is brought into it.
 inline constexpr std::size_t kStepsFarAhead = 40;
 
 // Whether rows of a come packed, one step of all of them after the other.
@@ -107,12 +105,12 @@ struct Tile {
                  LOCKSTEP_LAMBDA { s = hn::Set(Tag<T>(), value); });
   }
 
-  // sum[r, :] = sum over p < steps of a[r, p] b[p, :], in sequence. Rows of a are reached from
+  // sum[r, :] = sum over the steps p of a[r, p] b[p, :], in sequence. Rows of a are reached from
   // every third one, which spares address registers. Columns to be packed are one panel, and are
   // copied to `packed`.
-  template <Rows kRowsOfA = Rows::apart, Columns kColumnsOfB = Columns::to_be_used, class Terms,
-            class Meanwhile = Nothing>
-  HWY_INLINE void multiply(std::size_t steps, const TileFactors<T, Terms>& factors,
+  template <Rows kRowsOfA = Rows::apart, Columns kColumnsOfB = Columns::to_be_used, class Steps,
+            class Terms, class Meanwhile = Nothing>
+  HWY_INLINE void multiply(Steps steps, const TileFactors<T, Terms>& factors,
                            Meanwhile meanwhile = {}, T* HWY_RESTRICT packed = nullptr) {
     const Tag<T> d;
     constexpr bool kPacksB = kColumnsOfB == Columns::to_be_packed;
@@ -121,10 +119,11 @@ struct Tile {
     const std::size_t a_row = factors.a_row;
     const T* HWY_RESTRICT a[kBases];
     const T* HWY_RESTRICT b[kPanels];
-    unrolled<kBases>([&](auto i) LOCKSTEP_LAMBDA { a[i] = factors.a + 3 * i * a_row; });
-    unrolled<kPanels>([&](auto i) LOCKSTEP_LAMBDA { b[i] = factors.b + i * factors.b_panel; });
+    const TileFactors<T, Terms> begin = factors.from(steps.first());
+    unrolled<kBases>([&](auto i) LOCKSTEP_LAMBDA { a[i] = begin.a + 3 * i * a_row; });
+    unrolled<kPanels>([&](auto i) LOCKSTEP_LAMBDA { b[i] = begin.b + i * factors.b_panel; });
     clear();
-    for (std::size_t p = 0; p < steps; ++p) {
+    for (std::size_t p = 0; p < steps.count; ++p) {
       Vector<T> factor[kVectors];
       unrolled<kVectors>([&](auto v) LOCKSTEP_LAMBDA {
         constexpr std::size_t kPlace = (v % kTileVectors) * kRegister<T>;
@@ -132,7 +131,7 @@ struct Tile {
         factor[v] = hn::LoadU(d, at);
         if constexpr (kPacksB) hn::StoreU(factor[v], d, packed + kPlace);
         if constexpr (kPlace * sizeof(T) % kAlignment == 0) {  // once a cache line
-          __builtin_prefetch(at + kStepsAhead * factors.b_step);
+          __builtin_prefetch(at + steps.ahead(p) * factors.b_step);
           if constexpr (kPacksB) __builtin_prefetch(at + kStepsFarAhead * factors.b_step, 0, 2);
         }
       });
@@ -146,8 +145,9 @@ struct Tile {
           sum[r][v] = Terms::multiply_add(broadcast, factor[v], sum[r][v]);
         });
       });
-      unrolled<kBases>([&](auto i) LOCKSTEP_LAMBDA { a[i] += factors.a_step; });
-      unrolled<kPanels>([&](auto i) LOCKSTEP_LAMBDA { b[i] += factors.b_step; });
+      const std::size_t on = steps.to_next(p);
+      unrolled<kBases>([&](auto i) LOCKSTEP_LAMBDA { a[i] += on * factors.a_step; });
+      unrolled<kPanels>([&](auto i) LOCKSTEP_LAMBDA { b[i] += on * factors.b_step; });
       if constexpr (kPacksB) packed += kPanel<T>;
     }
   }

@@ -1,0 +1,81 @@
+// Which steps of its factors a tile takes. Included once per instruction set.
+//
+// A product with zero changes no sum of finite terms: sums begin at +0, and +0 plus a zero of either
+// sign is +0 again. So steps in which a factor is zero may be left out, and with them the weights
+// that they would read. That pays for one sample at a time: half of the pixels of an image may be
+// zero, and half of the units behind relu are. Of several samples few zeros are at the same place.
+#if defined(LOCKSTEP_NN_STEPS_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef LOCKSTEP_NN_STEPS_INL
+#undef LOCKSTEP_NN_STEPS_INL
+#else
+#define LOCKSTEP_NN_STEPS_INL
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+
+#include "nn/kernels/lanes-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::nn {
+namespace HWY_NAMESPACE {
+
+// Factors are asked for so many steps before they are used: the second-level cache, where most of a
+// packed one lies, answers in less time.
+inline constexpr std::size_t kStepsAhead = 8;
+
+// The first `count`, one after the other, …
+struct EveryStep {
+  std::size_t count;
+
+  HWY_INLINE std::size_t first() const { return 0; }
+  // From the i-th step taken to the next, and to the one that is to be asked for meanwhile.
+  HWY_INLINE std::size_t to_next(std::size_t) const { return 1; }
+  HWY_INLINE std::size_t ahead(std::size_t) const { return kStepsAhead; }
+};
+
+// … or those that are listed, in ascending order. The last is listed kStepsAhead times more.
+template <class Index>
+struct ListedSteps {
+  const Index* list;
+  std::size_t count;
+
+  HWY_INLINE std::size_t first() const { return list[0]; }
+  HWY_INLINE std::size_t to_next(std::size_t i) const { return list[i + 1] - list[i]; }
+  HWY_INLINE std::size_t ahead(std::size_t i) const { return list[i + kStepsAhead] - list[i]; }
+};
+
+// The places in a row, of kDepthBlock elements at most, that are not zero. A NaN is not.
+template <class T>
+class NonzeroPlaces {
+ public:
+  using Index = hwy::MakeUnsigned<T>;
+
+  HWY_INLINE NonzeroPlaces(const T* row, std::size_t cols) {
+    const Tag<T> d;
+    const hn::RebindToUnsigned<Tag<T>> places;
+    for (std::size_t j = 0; j < cols; j += kRegister<T>) {
+      const auto nonzero = hn::Ne(hn::LoadU(d, row + j), hn::Zero(d));
+      const auto found = hn::And(nonzero, valid_lanes<T>(j, 0, cols));
+      count_ += hn::CompressStore(hn::Iota(places, static_cast<Index>(j)),
+                                  hn::RebindMask(places, found), places, list_ + count_);
+    }
+    std::fill_n(list_ + count_, kStepsAhead, count_ == 0 ? Index{0} : list_[count_ - 1]);
+  }
+
+  HWY_INLINE std::size_t count() const { return count_; }
+  HWY_INLINE std::size_t operator[](std::size_t i) const { return list_[i]; }
+  HWY_INLINE ListedSteps<Index> steps() const { return {list_, count_}; }
+
+ private:
+  std::size_t count_ = 0;
+  // A whole register is written at the end, whatever of it counts.
+  Index list_[kDepthBlock + std::max(kRegister<T>, kStepsAhead)];
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lockstep::nn
+HWY_AFTER_NAMESPACE();
+
+#endif
