@@ -223,10 +223,11 @@ void describe(Visitor& v, C& c) {
   v.field(Field{"steps", at_least(0), "stop after this many updates instead (0: after epochs)"},
           t.steps);
   v.field(Field{"seed", {.low = 0, .full_range = true}, "keys every random number"}, t.seed);
-  v.field(Field{"leaves",
-                {.low = 1, .high = nn::kMaxLeaves, .power_of_two = true},
-                "slices of a batch, at least as many as ranks"},
-          t.leaves);
+  v.field(
+      Field{"leaves",
+            {.low = 1, .high = nn::kMaxLeaves, .power_of_two = true},
+            "slices of a batch, at least as many as ranks; with one, small batches are fastest"},
+      t.leaves);
   v.field(Field{"shuffle", any, "a new order of samples every epoch (false: that of the file)"},
           t.shuffle);
   v.field(Field{"threads",

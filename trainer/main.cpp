@@ -1,5 +1,6 @@
 // The program: parse the line, join the other ranks if the command is theirs too, run, and say how
 // it ended. This is the only place that exits.
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -7,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "comm/session.hpp"
 #include "comm/together.hpp"
@@ -35,10 +37,13 @@ bool is_first_of_many() {
   return true;
 }
 
-// A command of this process alone.
+// A command of this process alone. A launcher ends all ranks when the first one fails, so the others
+// leave that to the one that says why.
 ExitCode run(const Message& message) {
   if (is_first_of_many()) {
     std::fputs(message.text.c_str(), message.code == ExitCode::done ? stdout : stderr);
+  } else if (message.code != ExitCode::done) {
+    std::this_thread::sleep_for(std::chrono::seconds(1));
   }
   return message.code;
 }

@@ -213,7 +213,7 @@ HWY_NOINLINE void few_gradient_of(const WeightGradient<T>& job, FewSamples<T> sa
 
 // So many outputs repay looking for zeros.
 template <class T>
-inline constexpr std::size_t kWorthResting = 4 * kPanel<T>;
+inline constexpr std::size_t kWorthResting = 2 * kPanel<T>;
 
 // Of one sample, where the weights of inputs that are zero stay as they are, and are not even read.
 template <class T, class Use>

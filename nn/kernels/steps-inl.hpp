@@ -54,12 +54,15 @@ class NonzeroPlaces {
 
   HWY_INLINE NonzeroPlaces(const T* row, std::size_t cols) {
     const Tag<T> d;
-    const hn::RebindToUnsigned<Tag<T>> places;
+    const hn::RebindToUnsigned<Tag<T>> d_index;
+    auto places = hn::Iota(d_index, 0);
     for (std::size_t j = 0; j < cols; j += kRegister<T>) {
       const auto nonzero = hn::Ne(hn::LoadU(d, row + j), hn::Zero(d));
-      const auto found = hn::And(nonzero, valid_lanes<T>(j, 0, cols));
-      count_ += hn::CompressStore(hn::Iota(places, static_cast<Index>(j)),
-                                  hn::RebindMask(places, found), places, list_ + count_);
+      const auto found = hn::RebindMask(d_index, hn::And(nonzero, valid_lanes<T>(j, 0, cols)));
+      // Not CompressStore, for which AVX-512's instruction is slow on some processors.
+      hn::StoreU(hn::Compress(places, found), d_index, list_ + count_);
+      count_ += hn::CountTrue(d_index, found);
+      places = hn::Add(places, hn::Set(d_index, Index{kRegister<T>}));
     }
     std::fill_n(list_ + count_, kStepsAhead, count_ == 0 ? Index{0} : list_[count_ - 1]);
   }
