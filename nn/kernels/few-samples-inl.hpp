@@ -211,7 +211,7 @@ HWY_NOINLINE void few_gradient_of(const WeightGradient<T>& job, FewSamples<T> sa
   few_rows<kLeaves, kSums / 2>(samples, outputs, input_begin, input_end, upcoming, use);
 }
 
-// So many outputs repay looking for zeros.
+// So many outputs repay looking for zeros, as measured.
 template <class T>
 inline constexpr std::size_t kWorthResting = 2 * kPanel<T>;
 

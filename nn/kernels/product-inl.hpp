@@ -93,8 +93,15 @@ template <class Terms, std::size_t kRows, std::size_t kVectors>
 inline constexpr bool kMayPack =
     Terms::kTerms == 1 && !Terms::kInRuns && kVectors == kTileVectors && 2 * kRows > kTileRows;
 
-// tile = the sums of the block, and of the blocks before it, which are in c. One row by several panels
-// goes without the factors that are zero.
+// Whether one row by several panels repays listing its factors that are not zero: with AVX-512, which
+// has an instruction for it; else where that spares rows of b which are far apart. As measured.
+template <class T>
+HWY_INLINE bool repays_listing(std::size_t b_step) {
+  constexpr std::size_t kFarApart = 128;
+  return kRegister<T> == kLanes || b_step >= kFarApart;
+}
+
+// tile = the sums of the block, and of the blocks before it, which are in c.
 template <std::size_t kRows, std::size_t kVectors, class T, class Terms>
 HWY_INLINE void sum_block(const PanelBlock<T, Terms>& block, std::size_t row, std::size_t panel,
                           Tile<T, kRows, kVectors>& tile) {
@@ -122,11 +129,15 @@ HWY_INLINE void sum_block(const PanelBlock<T, Terms>& block, std::size_t row, st
           EveryStep{block.a.cols}, unpacked, Nothing(), block.packed + panel * block.b_panel);
     }
   }
-  if constexpr (kVectors == kTileVectors) {
+  if constexpr (kRows == 1 && kVectors > kTileVectors) {
+    if (repays_listing<T>(block.b_step)) {
+      tile.multiply(NonzeroPlaces<T>(a, block.a.cols).steps(), factors);
+    } else {
+      tile.multiply(EveryStep{block.a.cols}, factors);
+    }
+  } else if constexpr (kVectors == kTileVectors) {
     const auto ask = [&block]() LOCKSTEP_LAMBDA { block.ahead.ask_for_line(); };
     if (!packs) tile.multiply(EveryStep{block.a.cols}, factors, ask);
-  } else if constexpr (kRows == 1 && kVectors > kTileVectors) {
-    tile.multiply(NonzeroPlaces<T>(a, block.a.cols).steps(), factors);
   } else {
     tile.multiply(EveryStep{block.a.cols}, factors);
   }
