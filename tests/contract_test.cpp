@@ -25,6 +25,18 @@ TEST_F(ContractTest, StochasticDescentIsTheSameForAllRanksAndThreads) {
   expect_same_for_all_ranks_and_threads();
 }
 
+// Wide enough that one sample goes without the zeros behind relu, forward and in plain SGD: so it is
+// for each of two ranks, and not for one rank with both samples.
+const std::string kWideRelu =
+    "[{ dense = 150, activation = \"relu\" }, { dense = 150, activation = \"relu\", bias = false "
+    "}, "
+    "{ dense = 10 }]";
+
+TEST_F(ContractTest, TwoSamplesAtATimeAreTheSameForAllRanksAndThreads) {
+  prepare("[optimizer]\nname = \"sgd\"\n[training]\nbatch_size = 2\nsteps = 40\n", kWideRelu);
+  expect_same_for_all_ranks_and_threads();
+}
+
 TEST_F(ContractTest, WholeBatchIsTheSameForAllRanksAndThreads) {
   prepare("[training]\ndescent = \"batch\"\nepochs = 3\nleaves = 16\n");
   expect_same_for_all_ranks_and_threads();
@@ -132,7 +144,8 @@ TEST_F(InstructionSetTest, BatchNormIsTheSameForAllInstructionSets) {
 }
 
 TEST_F(InstructionSetTest, StochasticDescentIsTheSameForAllInstructionSets) {
-  prepare("[optimizer]\nname = \"momentum\"\n[training]\ndescent = \"stochastic\"\nsteps = 40\n");
+  prepare("[optimizer]\nname = \"sgd\"\n[training]\ndescent = \"stochastic\"\nsteps = 40\n",
+          kWideRelu);
   expect_same_for_all_instruction_sets();
 }
 

@@ -37,13 +37,13 @@ bool is_first_of_many() {
   return true;
 }
 
-// A command of this process alone. A launcher ends all ranks when the first one fails, so the others
-// leave that to the one that says why.
+// A command of this process alone. A launcher ends all ranks as soon as one fails, so the others
+// leave it some time to say why.
 ExitCode run(const Message& message) {
   if (is_first_of_many()) {
     std::fputs(message.text.c_str(), message.code == ExitCode::done ? stdout : stderr);
   } else if (message.code != ExitCode::done) {
-    std::this_thread::sleep_for(std::chrono::seconds(1));
+    std::this_thread::sleep_for(std::chrono::seconds(3));
   }
   return message.code;
 }

@@ -106,8 +106,8 @@ std::string NodeMemory::map_own(int descriptor) {
   if (error != 0) {
     return failure("reserving " + std::to_string(bytes_ >> 20) + " MiB of shared memory", error);
   }
-  // The pages are there, so all of them are entered at once: else the first steps would stop at each.
-  // Of the others' segments a rank reads a small share.
+  // The pages are there, so all of them are entered at once: else the first steps would stop at
+  // each. Of the others' segments a rank reads a small share.
   constexpr int kEntered = MAP_SHARED | MAP_POPULATE;
   segments_[own_] = map(bytes_, PROT_READ | PROT_WRITE, kEntered, descriptor);
   return segments_[own_] == nullptr ? failure("mapping shared memory", errno) : "";

@@ -80,8 +80,8 @@ HWY_INLINE void for_each_written(const WeightGradient<T>& job, const F& f) {
 // The lines that a tile of kRows inputs, the first of its weights at `at`, is about to write. Rows
 // of weights are far apart, and another core may have used them last: they come, to be one's own,
 // while the products are summed. They are asked for row by row: many at once would hold up the
-// factors that are read then. On x86-64 they come into the first-level cache (a Haswell ignores it),
-// on aarch64 into the second.
+// factors that are read then. On x86-64 they come into the first-level cache (a Haswell ignores
+// it), on aarch64 into the second.
 template <std::size_t kRows, std::size_t kColumns, class T>
 class LinesToWrite {
  public:

@@ -4,7 +4,8 @@
 // result the same bits on every processor, and for any cut of the rows:
 //   - kernels vectorise over outputs; a sum over the inner dimension runs in sequence, in blocks of
 //     kDepthBlock, each step one fused multiply-add, and the blocks' sums are added in order; that
-//     of bfloat16 factors in runs of kRun, as runs-inl.hpp tells;
+//     of bfloat16 factors in runs of kRun, as runs-inl.hpp tells; steps that add a product with
+//     zero may be left out, which changes no bit while all is finite (steps-inl.hpp);
 //   - where a sum must run along a row, it runs over kLanes lanes on every processor, and the lanes
 //     are added pairwise at the end;
 //   - exp, log and tanh are Highway's polynomials, built of the same IEEE operations everywhere.
@@ -200,7 +201,9 @@ struct Kernels {
   void (*weight_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end,
                           std::size_t panel);
   // The same for a few samples (few-samples-inl.hpp), for inputs [input_begin, input_end) and all
-  // outputs. Factors stand where they are: x_strip is tile_inputs, d_y_panel is panel_width.
+  // outputs. Factors stand where they are: x_strip is tile_inputs, d_y_panel is panel_width. Of x a
+  // register beyond input_end may be read. Where plain SGD moves parameters by one sample, those of
+  // inputs that are zero may be neither read nor written.
   void (*few_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end);
   // d_bias[i] = sum over rows m of d_y[m, i], in the same tree. d_bias has any alignment.
   void (*bias_gradient)(MatrixView<const T> d_y, std::span<const std::size_t> leaf_rows, T* d_bias);

@@ -93,8 +93,9 @@ template <class Terms, std::size_t kRows, std::size_t kVectors>
 inline constexpr bool kMayPack =
     Terms::kTerms == 1 && !Terms::kInRuns && kVectors == kTileVectors && 2 * kRows > kTileRows;
 
-// Whether one row by several panels repays listing its factors that are not zero: with AVX-512, which
-// has an instruction for it; else where that spares rows of b which are far apart. As measured.
+// Whether one row by several panels repays listing its factors that are not zero: with AVX-512,
+// which has an instruction for it; else where that spares rows of b which are far apart. As
+// measured.
 template <class T>
 HWY_INLINE bool repays_listing(std::size_t b_step) {
   constexpr std::size_t kFarApart = 128;
@@ -158,6 +159,7 @@ void multiply_tile(const PanelBlock<T, Terms>& block, std::size_t row, std::size
     tile.load(c, block.c.stride);
   } else {
     sum_block(block, row, panel, tile);
+    if (block.last) tile.make_zeros_positive();
   }
   if (block.last && block.bias != nullptr) tile.add(block.bias + col, 0);
   tile.store(c, block.c.stride);

@@ -1,9 +1,10 @@
 // Which steps of its factors a tile takes. Included once per instruction set.
 //
-// A product with zero changes no sum of finite terms: sums begin at +0, and +0 plus a zero of either
-// sign is +0 again. So steps in which a factor is zero may be left out, and with them the weights
-// that they would read. That pays for one sample at a time: half of the pixels of an image may be
-// zero, and half of the units behind relu are. Of several samples few zeros are at the same place.
+// A product with zero changes no sum of finite terms but for the sign of a sum that is zero, and in
+// the end all of these are +0 (product-inl.hpp). So steps in which a factor is zero may be left
+// out, and with them the weights that they would read. That pays for one sample at a time: half of
+// the pixels of an image may be zero, and half of the units behind relu are. Of several samples few
+// zeros are at the same place.
 #if defined(LOCKSTEP_NN_STEPS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef LOCKSTEP_NN_STEPS_INL
 #undef LOCKSTEP_NN_STEPS_INL
@@ -14,6 +15,8 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cassert>
+#include <cstddef>
 
 #include "nn/kernels/lanes-inl.hpp"
 
@@ -46,18 +49,20 @@ struct ListedSteps {
   HWY_INLINE std::size_t ahead(std::size_t i) const { return list[i + kStepsAhead] - list[i]; }
 };
 
-// The places in a row, of kDepthBlock elements at most, that are not zero. A NaN is not.
+// The places in a row, of kDepthBlock elements at most, that are not zero: those of a NaN too.
 template <class T>
 class NonzeroPlaces {
  public:
   using Index = hwy::MakeUnsigned<T>;
 
   HWY_INLINE NonzeroPlaces(const T* row, std::size_t cols) {
+    assert(cols <= kDepthBlock);
     const Tag<T> d;
     const hn::RebindToUnsigned<Tag<T>> d_index;
     auto places = hn::Iota(d_index, 0);
     for (std::size_t j = 0; j < cols; j += kRegister<T>) {
-      const auto nonzero = hn::Ne(hn::LoadU(d, row + j), hn::Zero(d));
+      // Ne would be false of a NaN on some processors.
+      const auto nonzero = hn::Not(hn::Eq(hn::LoadU(d, row + j), hn::Zero(d)));
       const auto found = hn::RebindMask(d_index, hn::And(nonzero, valid_lanes<T>(j, 0, cols)));
       // Not CompressStore, for which AVX-512's instruction is slow on some processors.
       hn::StoreU(hn::Compress(places, found), d_index, list_ + count_);
@@ -73,8 +78,9 @@ class NonzeroPlaces {
 
  private:
   std::size_t count_ = 0;
-  // A whole register is written at the end, whatever of it counts.
-  Index list_[kDepthBlock + std::max(kRegister<T>, kStepsAhead)];
+  // Whole registers are written, of which what counts lies before the column that was read.
+  static_assert(kDepthBlock % kRegister<T> == 0);
+  Index list_[kDepthBlock + kStepsAhead];
 };
 
 }  // namespace HWY_NAMESPACE

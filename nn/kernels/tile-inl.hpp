@@ -168,6 +168,12 @@ struct Tile {
     });
   }
 
+  // A sum that is -0, as of a product too small for any other number, becomes +0.
+  HWY_INLINE void make_zeros_positive() {
+    for_each([](Vector<T>& s, std::size_t, std::size_t)
+                 LOCKSTEP_LAMBDA { s = hn::Add(s, hn::Zero(Tag<T>())); });
+  }
+
   // sum = c + sum, where register v of row r of c is at c + r * c_row + v * kRegister.
   HWY_INLINE void add(const T* c, std::size_t c_row) {
     for_each([&](Vector<T>& s, std::size_t r, std::size_t v) LOCKSTEP_LAMBDA {

@@ -64,9 +64,10 @@ class Mover : private Terms<T> {
 
   HWY_INLINE explicit Mover(const Update<T>& u) : Terms<T>(u) {}
 
-  // Whether parameters whose gradient is zero stay as they are: only plain SGD may leave them so.
+  // Whether parameters whose gradient is zero stay as they are: only plain SGD may leave them so. A
+  // derivative that is not finite would make no number of them, and ends the run by all others.
   static constexpr bool kMayRest = kRule == UpdateRule::sgd;
-  HWY_INLINE bool rests() const { return kMayRest && !this->penalised_; }
+  HWY_INLINE bool rests() const { return !this->penalised_; }
 
   // From the sum of the gradient over the batch. moment1 and moment2 are null where the rule has
   // none.
