@@ -116,29 +116,26 @@ TYPED_TEST(ZeroInputsTest, ForwardIsTheSumOverAllInputsBitByBit) {
 // without the zeros after it: as where several rows are multiplied together.
 TYPED_TEST(ZeroInputsTest, SumsThatAreZeroHaveOneSign) {
   using T = TypeParam;
+  constexpr std::size_t kDepth = kDepthBlock - 5;  // another block would add +0
   const T tiny = std::numeric_limits<T>::min();
-  Matrix<T> x(2, kInputs);
+  Matrix<T> x(2, kDepth);
   for (std::size_t m = 0; m < 2; ++m) {
-    std::fill_n(x.view().row(m), kInputs, T{0});
+    std::fill_n(x.view().row(m), kDepth, T{0});
     x.view().row(m)[3] = -tiny;
   }
   for (const T other : {T{1}, T{-1}}) {
-    AlignedBuffer<T> weights(kInputs * kManyOutputs + kLanes);
+    AlignedBuffer<T> weights(kDepth * kManyOutputs + kLanes);
     std::ranges::fill(weights.span(), other);
     std::fill_n(weights.data() + 3 * kManyOutputs, kManyOutputs, tiny);
-    AlignedBuffer<T> scratch(multiply_scratch<T>(2, kInputs, kManyOutputs));
     with_each_instruction_set([&] {
       for (const std::size_t rows : {1u, 2u}) {
-        for (const std::span<T> use : {scratch.span(), std::span<T>()}) {
-          Matrix<T> y(rows, kManyOutputs);
-          multiply<T>(
-              {std::as_const(x).view().top(rows), weights.data(), kManyOutputs, false, y.view()},
-              use);
-          const T* found = y.view().row(0);
-          EXPECT_TRUE(std::all_of(found, found + kManyOutputs,
-                                  [](T value) { return value == 0 && !std::signbit(value); }))
-              << rows << " rows, other weights " << other;
-        }
+        Matrix<T> y(rows, kManyOutputs);
+        multiply<T>(
+            {std::as_const(x).view().top(rows), weights.data(), kManyOutputs, false, y.view()});
+        const T* found = y.view().row(0);
+        EXPECT_TRUE(std::all_of(found, found + kManyOutputs,
+                                [](T value) { return value == 0 && !std::signbit(value); }))
+            << rows << " rows, other weights " << other;
       }
     });
   }
