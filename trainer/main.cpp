@@ -38,7 +38,7 @@ bool is_first_of_many() {
 }
 
 // A command of this process alone. A launcher ends all ranks as soon as one fails, so the others
-// leave it some time to say why.
+// leave the first some time to say why.
 ExitCode run(const Message& message) {
   if (is_first_of_many()) {
     std::fputs(message.text.c_str(), message.code == ExitCode::done ? stdout : stderr);
