@@ -135,6 +135,7 @@ void ParameterExchange::begin(std::span<const std::uint8_t> leaf_present, unsign
     std::ranges::copy(leaf_present, s.shared.leaf_present.begin());
     s.shared.holds = sums == Sums::hold;
     s.shared.released = false;
+    s.shared.own_sums = OwnSums::none;
     s.first_open = 0;
     s.flags->begin(raise);
     for (BucketExchange& bucket : s.buckets) bucket.begin();

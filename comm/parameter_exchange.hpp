@@ -61,6 +61,7 @@ class ParameterExchange {
 
   struct Options {
     BucketSizes buckets = {};
+    std::vector<std::size_t> cuts = {};  // where buckets end, beside their size (buckets_of)
     // A bucket of up to this many bytes is summed as a whole by every rank, which spares the way
     // back.
     std::size_t replicated_bytes = 32 << 10;
@@ -121,6 +122,52 @@ class ParameterExchange {
   // Who watches over the parameters from the next step on, on all ranks or on none; lives as long
   // as what set_move() was given.
   void set_watch(ParameterWatch& watch);
+
+  // Sums by elements. Ranks that all share memory may take another way for some elements: not a
+  // partial sum of all of them each, for owners to add up, but each rank makes the sums of those
+  // that it owns by itself, over the leaves of all, from what the others show on their boards. It
+  // may then move the parameters right where their sums are made.
+
+  // Whether there are several ranks and all share memory.
+  bool can_sum_by_elements() const;
+
+  // Who owns what: the parts of all buckets, in ascending order; together all elements.
+  struct Part {
+    Shard elements;
+    std::size_t rank;  // that owns it, unless all do
+    bool everywhere;
+  };
+  std::vector<Part> parts() const;
+
+  // Collective, once, where can_sum_by_elements(). Makes each rank a board of so many floats, for
+  // the others to read, of which so many places are posted on their own. Returns on all ranks alike
+  // why that could not be had, or nothing.
+  std::string make_boards(std::size_t floats, std::size_t places);
+  std::span<float> board();
+  std::span<const float> board_of(std::size_t rank) const;
+
+  // The elements of owned() that this rank sums by itself, in ascending order, and of these the
+  // ones that it moves as well, if it moves any. Each begins and ends at a multiple of 16 or where
+  // its bucket does.
+  struct OwnSum {
+    Shard elements;
+    bool moves;
+  };
+  void set_own_sums(std::span<const OwnSum> own_sums);
+
+  // In a step, after begin(). post(): what this rank has to show at `place` is there, and stays
+  // until the step is finished. wait_for_posts() waits until that is so on all ranks, and until the
+  // flags are known; then own_sums_are() says whether own sums come in partial(0), or have moved
+  // their parameters if they may, before anything is final that holds any. Without it there are
+  // none in this step. Who moves parameters tells of each piece before and after it, from the last
+  // to the first; and, where there is a watch, does what the exchange does else: calls its
+  // before_change() or after_move() for the whole chunks that these return.
+  enum class OwnSums { none, given, moved };
+  void post(std::size_t place);
+  void wait_for_posts(std::size_t place);
+  void own_sums_are(OwnSums own_sums);
+  Shard before_moving(Shard piece);
+  Shard after_moving(Shard piece);
 
   // Starts a step; the one before is finished. leaf_present has L flags, 0 or 1. The sum over a
   // subtree without a present leaf is not read. A step that holds its sums has parameters that move

@@ -4,8 +4,9 @@
 // parameters are, and each rank can look whether that is what it has.
 //
 // Ranges are whole chunks (shards.hpp) but at the end of all. What is moved is in the cache at that
-// time, and a range of one chunk is read by what changes it next. Called by whoever drives the exchange, one call at a time;
-// what before_change() throws ends the exchange.
+// time, and a range of one chunk is read by what changes it next. Called by whoever drives the
+// exchange, and for what the caller moves by itself by the caller; what before_change() throws ends
+// the exchange. The first two are called from several threads, for distinct chunks.
 #pragma once
 
 #include <cstddef>

@@ -25,14 +25,17 @@ Shard shard_of(std::size_t rank, std::size_t ranks, Shard whole) {
   return {boundary(rank), boundary(rank + 1)};
 }
 
-std::vector<Shard> buckets_of(std::size_t elements, const BucketSizes& sizes) {
+std::vector<Shard> buckets_of(std::size_t elements, const BucketSizes& sizes,
+                              std::span<const std::size_t> cuts) {
   const std::size_t first = bucket_chunks(sizes.first);
   const std::size_t others = bucket_chunks(sizes.others);
   std::vector<Shard> buckets;
   std::size_t end = elements;
   while (end > 0) {
+    while (!cuts.empty() && cuts.back() / chunk * chunk >= end) cuts = cuts.first(cuts.size() - 1);
+    const std::size_t begin_of_all = cuts.empty() ? 0 : cuts.back() / chunk;
     const std::size_t chunks = chunks_in(end);
-    const std::size_t size = std::min(chunks, buckets.empty() ? first : others);
+    const std::size_t size = std::min(chunks - begin_of_all, buckets.empty() ? first : others);
     const std::size_t begin = (chunks - size) * chunk;
     buckets.push_back({begin, end});
     end = begin;

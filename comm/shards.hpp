@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 #include <vector>
 
 namespace lockstep::comm {
@@ -50,7 +51,9 @@ struct BucketSizes {
   std::size_t others = std::size_t{1} << 20;
 };
 
-// [0, elements) in the order in which backward fills it: from the end to the beginning.
-std::vector<Shard> buckets_of(std::size_t elements, const BucketSizes& sizes);
+// [0, elements) in the order in which backward fills it: from the end to the beginning. No bucket
+// goes on beyond the chunk that holds an element of `cuts`, in ascending order.
+std::vector<Shard> buckets_of(std::size_t elements, const BucketSizes& sizes,
+                              std::span<const std::size_t> cuts = {});
 
 }  // namespace lockstep::comm

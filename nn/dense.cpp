@@ -1,10 +1,12 @@
 #include "nn/dense.hpp"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "nn/product.hpp"
 #include "nn/weight_gradient.hpp"
+#include "nn/weight_shares.hpp"
 
 namespace lockstep::nn {
 
@@ -90,6 +92,15 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
       if (rounded) kernel.round_to_bfloat16(block);
     });
   }
+  if constexpr (std::is_same_v<T, float>) {
+    if (const SharedWeights* shared = shared_weights(pass)) {
+      share_factors(x, d_y, *shared, options_.precision, *pass.shares);
+      input_gradient(parameters, x, d_y, d_x, scratch);
+      bias_gradients(d_y, subtrees);
+      if (d_x.empty()) ask_for(pass.upcoming);
+      return;
+    }
+  }
   // A rank alone moves the weights as their gradient comes, and so does one that works for the
   // exchange in between: what reads them goes first. Where sums travel beside the pass, the weights'
   // gradient does.
@@ -105,6 +116,17 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
     pass.flow->final_from(weight_.offset, Parameters::in_use);
     input_gradient(parameters, x, d_y, d_x, scratch);
   }
+}
+
+template <class T>
+const SharedWeights* Dense<T>::shared_weights(const Pass& pass) const {
+  return pass.shares == nullptr ? nullptr : pass.shares->find(weight_.offset);
+}
+
+template <class T>
+void Dense<T>::sum_shared(const Pass& pass) const {
+  const SharedWeights* shared = shared_weights(pass);
+  if (shared != nullptr) sum_own_rows(*shared, options_.precision, *pass.shares, pass.flow);
 }
 
 template <class T>

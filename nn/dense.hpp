@@ -37,6 +37,8 @@ struct DenseNeighbours {
   bool takes_d_z = false;
 };
 
+struct SharedWeights;  // nn/weight_shares.hpp
+
 template <class T>
 class Dense final : public Layer<T> {
  public:
@@ -54,8 +56,12 @@ class Dense final : public Layer<T> {
   void backward(const Pass& pass, std::span<const T> parameters, MatrixView<const T> x,
                 MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
                 std::span<const SubtreeGradient<T>> subtrees, std::span<T> scratch) const override;
+  void sum_shared(const Pass& pass) const override;
 
  private:
+  // Null: backward() sums the weights' gradient.
+  const SharedWeights* shared_weights(const Pass& pass) const;
+
   void input_gradient(std::span<const T> parameters, MatrixView<const T> x, MatrixView<const T> d_y,
                       MatrixView<T> d_x, std::span<T> scratch) const;
   void bias_gradients(MatrixView<const T> d_y, std::span<const SubtreeGradient<T>> subtrees) const;

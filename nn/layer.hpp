@@ -20,6 +20,7 @@ struct Update;  // nn/kernels/kernels.hpp
 
 class ParameterFlow;
 class BatchSum;
+class WeightShares;  // nn/weight_shares.hpp
 
 // Leaf l of a subtree of leaves holds rows [bounds[l], bounds[l + 1]) of the pass; there are 2^k +
 // 1.
@@ -40,6 +41,9 @@ struct Pass {
   std::span<const SubtreeRows> subtrees = {};
   std::size_t batch_samples = 0;  // of all ranks
   BatchSum* sums = nullptr;       // null: `subtrees` is the whole tree, so its sum is the batch's
+
+  // Where other ranks take a share of this one's weight gradients, and it of theirs; null: nowhere.
+  WeightShares* shares = nullptr;
 
   // Addresses in cache lines that will be read after the pass. Asked for all at once they would be
   // waited for, so the last piece of backward() asks for them on its way
@@ -140,6 +144,10 @@ class Layer {
                         MatrixView<const T> y, MatrixView<T> d_y, MatrixView<T> d_x,
                         std::span<const SubtreeGradient<T>> subtrees,
                         std::span<T> scratch) const = 0;
+
+  // Where pass.shares has this layer's weights, backward() only shows their factors to the other
+  // ranks; after that of all layers this sums the rank's share.
+  virtual void sum_shared(const Pass& /*pass*/) const {}
 
   // After a training pass: its statistics in the flat buffer take in those of the batch.
   virtual void update_statistics(const Pass& /*pass*/, std::span<T> /*parameters*/,

@@ -122,6 +122,9 @@ template <class T>
 void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
                           Workspace<T>& workspace,
                           std::span<const SubtreeGradient<T>> subtrees) const {
+  // What is shared is summed after all else, and nobody is told of sums before.
+  Pass first = pass;
+  if (pass.shares != nullptr) first.flow = nullptr;
   for (std::size_t i = layers_.size(); i-- > first_trained_;) {
     const MatrixView<const T> x = (i == 0 ? workspace.input() : workspace.output(i - 1)).top(rows);
     const MatrixView<T> d_x =
@@ -135,14 +138,25 @@ void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::
                           T{0});
       }
     }
-    if (rows > 0 || !layers_[i]->batch_sums().empty()) {
-      layers_[i]->backward(pass, parameters, x, workspace.output(i).top(rows),
+    if (rows > 0 || pass.shares != nullptr || !layers_[i]->batch_sums().empty()) {
+      layers_[i]->backward(first, parameters, x, workspace.output(i).top(rows),
                            workspace.d_output(i).top(rows), d_x, subtrees, workspace.scratch(i));
     }
-    if (pass.flow != nullptr) {
-      pass.flow->final_from(i == 0 ? 0 : parameters_end_[i - 1], ParameterFlow::Parameters::free);
-    }
+    tell_final(first, i);
   }
+  if (pass.shares == nullptr) return;
+  // Only now, so that ranks have shown one another everything when they first wait.
+  for (std::size_t i = layers_.size(); i-- > first_trained_;) {
+    layers_[i]->sum_shared(pass);
+    tell_final(pass, i);
+  }
+}
+
+template <class T>
+void Network<T>::tell_final(const Pass& pass, std::size_t layer) const {
+  if (pass.flow == nullptr) return;
+  pass.flow->final_from(layer == 0 ? 0 : parameters_end_[layer - 1],
+                        ParameterFlow::Parameters::free);
 }
 
 template <class T>

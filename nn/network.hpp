@@ -77,6 +77,9 @@ class Network {
   void outputs_to_predictions(MatrixView<T> outputs) const;
 
  private:
+  // The gradient is final from this layer's parameters on.
+  void tell_final(const Pass& pass, std::size_t layer) const;
+
   std::size_t inputs_;
   std::size_t outputs_;
   Loss loss_;

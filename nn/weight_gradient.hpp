@@ -40,6 +40,11 @@ std::size_t weight_gradient_scratch(std::size_t rows, std::size_t inputs, std::s
   return rows * (round_up(std::max(tiles, pairs), kLanes) + round_up(outputs, kernel.panel_width));
 }
 
+// Asks the processor for the cache lines at these addresses (Pass::upcoming), all at once.
+inline void ask_for(std::span<const void* const> lines) {
+  for (const void* line : lines) __builtin_prefetch(line);
+}
+
 // Who is told of pieces of a weight gradient, and whether the pass still reads the weights there.
 struct GradientListener {
   ParameterFlow* flow = nullptr;
@@ -198,7 +203,7 @@ void gradient_of_few(const WeightGradient<T>& job, std::size_t first_input, std:
 inline std::span<const void* const> all_but_first(std::span<const void* const> lines) {
   constexpr std::size_t kAtOnce = 16;
   const std::size_t first = std::min(kAtOnce, lines.size());
-  for (const void* line : lines.first(first)) __builtin_prefetch(line);
+  ask_for(lines.first(first));
   return lines.subspan(first);
 }
 
@@ -306,7 +311,7 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                         detail::gradient_in_tiles(job, begin, end, tiles);
                       });
   }
-  for (const void* line : upcoming) __builtin_prefetch(line);
+  ask_for(upcoming);
 }
 
 }  // namespace lockstep::nn

@@ -81,14 +81,37 @@ class Watch final : public ParameterWatch {
   std::vector<std::uint64_t> words_, heard_;
 };
 
-// An exchange whose parameters become the gradient's sum: then it is an all-reduce.
+// Some of what a rank owns, cut at whole registers: every third run of them is another rank's sum, and
+// the runs that it sums itself it moves or not.
+std::vector<ParameterExchange::OwnSum> some_of(std::span<const Shard> owned, std::size_t run) {
+  std::vector<ParameterExchange::OwnSum> own;
+  for (const Shard& shard : owned) {
+    for (std::size_t begin = shard.begin, i = 0; begin < shard.end; begin += run, ++i) {
+      if (i % 3 != 0) own.push_back({{begin, std::min(shard.end, begin + run)}, i % 3 == 2});
+    }
+  }
+  return own;
+}
+
+// An exchange whose parameters become the gradient's sum: then it is an all-reduce. With `run`,
+// where ranks can, they make sums of runs of so many elements by themselves.
 class AllReduce {
  public:
-  AllReduce(std::size_t leaves, std::size_t elements, const Options& options)
+  AllReduce(std::size_t leaves, std::size_t elements, const Options& options, std::size_t run = 0)
       : leaves_(leaves),
         exchange_(world(), leaves, elements, options),
         moved_(elements),
         watch_(elements) {
+    by_elements_ = run > 0 && exchange_.can_sum_by_elements();
+    if (by_elements_) {
+      own_sums_ = some_of(exchange_.owned(), run);
+      for (const ParameterExchange::Part& part : exchange_.parts()) {
+        for (const auto& own : some_of({&part.elements, 1}, run)) summed_by_one_.push_back(own.elements);
+      }
+      const std::string why_not = exchange_.make_boards(100, 2);
+      if (!why_not.empty()) throw std::runtime_error(why_not);
+      exchange_.set_own_sums(own_sums_);
+    }
     const auto move = [this](std::size_t begin, std::span<const float> sum, std::span<float> moved,
                              unsigned flags) {
       std::ranges::copy(sum, moved.subspan(begin).begin());
@@ -119,8 +142,17 @@ class AllReduce {
     }
     holds_ = !holds_;
     released_ = false;
+    way_ = by_elements_ ? next_way() : OwnSums::none;
+    if (way_ != OwnSums::none) {  // then no partial sum of these is to be read
+      for (std::size_t i = 0; i < exchange_.subtrees().size(); ++i) {
+        for (const Shard& range : summed_by_one_) {
+          std::ranges::fill(exchange_.partial(i).subspan(range.begin, range.size()), 1e30F);
+        }
+      }
+    }
     exchange_.begin(present, flags,
                     holds_ ? ParameterExchange::Sums::hold : ParameterExchange::Sums::move);
+    if (by_elements_) make_own_sums(gradients, present);
     // As backward does: a piece after the other, from the end, whose parameters it still reads when
     // it computes the next one.
     const std::size_t elements = moved_.size();
@@ -130,7 +162,9 @@ class AllReduce {
       exchange_.sums_final_from(elements / 4 * quarter);
       for (int i = 0; i < 5; ++i) exchange_.progress();
       const auto read = exchange_.parameters().first(read_before);
-      if (!same_bits(read, std::span(before).first(read_before))) changed_while_read_ = true;
+      if (way_ != OwnSums::moved && !same_bits(read, std::span(before).first(read_before))) {
+        changed_while_read_ = true;
+      }
       read_before = elements / 4 * quarter;
       exchange_.final_from(read_before);
     }
@@ -187,6 +221,55 @@ class AllReduce {
   ParameterExchange& exchange() { return exchange_; }
 
  private:
+  using OwnSums = ParameterExchange::OwnSums;
+
+  // All ways in turn, but that a step which holds its sums moves nothing.
+  OwnSums next_way() const {
+    if (holds_) return exchange_.step() % 4 == 1 ? OwnSums::given : OwnSums::none;
+    return exchange_.step() % 4 == 0 ? OwnSums::moved : OwnSums::given;
+  }
+
+  // All ranks show something, and read what the others show.
+  void make_own_sums(const Gradients& gradients, std::span<const std::uint8_t> present) {
+    const auto step = static_cast<float>(exchange_.step());
+    exchange_.board()[99] = step + static_cast<float>(world().rank());
+    exchange_.post(1);
+    exchange_.wait_for_posts(1);
+    for (std::size_t r = 0; r < world().size(); ++r) {
+      ASSERT_EQ(exchange_.board_of(r)[99], step + static_cast<float>(r));
+    }
+    if (way_ == OwnSums::none) return;
+    exchange_.own_sums_are(way_);
+    const auto sum = serial_sum({0, leaves_}, gradients.values, present);
+    Floats total(moved_.size());
+    if (sum && !sum->empty()) repeat_into(total, *sum);
+    for (auto own = own_sums_.rbegin(); own != own_sums_.rend(); ++own) {
+      const bool moves = own->moves && way_ == OwnSums::moved;
+      for (std::size_t end = own->elements.end; end > own->elements.begin;) {
+        constexpr std::size_t kPiece = 1600;
+        const std::size_t begin = end - std::min(kPiece, end - own->elements.begin);
+        const auto from = total.begin() + static_cast<std::ptrdiff_t>(begin);
+        if (moves) {
+          const Shard look = exchange_.before_moving({begin, end});
+          watch_.before_change(look.begin, exchange_.parameters().subspan(look.begin, look.size()));
+          std::copy_n(from, end - begin, exchange_.parameters().subspan(begin).begin());
+          for (std::size_t i = begin; i < end; ++i) ++moved_[i];
+          const Shard told = exchange_.after_moving({begin, end});
+          for_each_chunk(told, [&](std::size_t at, std::size_t count) {
+            watch_.after_move(at, exchange_.parameters().subspan(at, count));
+          });
+        } else {
+          std::copy_n(from, end - begin, exchange_.partial(0).subspan(begin).begin());
+        }
+        end = begin;
+      }
+    }
+  }
+
+  bool by_elements_ = false;
+  std::vector<ParameterExchange::OwnSum> own_sums_;
+  std::vector<Shard> summed_by_one_;  // of all ranks
+  OwnSums way_ = OwnSums::none;
   std::size_t leaves_;
   ParameterExchange exchange_;
   std::vector<int> moved_;
@@ -246,6 +329,26 @@ TEST_P(ParameterExchangeSizes, EqualsTheSerialTreeForEveryWayAndPattern) {
         sum.expect(gradients, patterns[p], raising < world().size() ? 2 : 0);
         if (HasFatalFailure()) return;
         raising = (raising + 1) % (world().size() + 1);
+      }
+    }
+  }
+}
+
+// The same where ranks make some of the sums by themselves, of runs that begin and end in the middle
+// of chunks; what stands in partial sums there is wrong then.
+TEST_P(ParameterExchangeSizes, EqualsTheSerialTreeWhereRanksSumByThemselves) {
+  const std::size_t elements = GetParam();
+  constexpr std::size_t leaves = 8;
+  const Gradients gradients(leaves, std::min<std::size_t>(elements, 5003), 1);
+  for (const std::size_t run : std::initializer_list<std::size_t>{48, 4000}) {
+    for (const Options& options : all_options({4096, 12288})) {
+      AllReduce sum(leaves, elements, options, run);
+      const auto patterns = test::presence_patterns(leaves);
+      for (std::size_t p = 0; p < 6; ++p) {  // all ways, and back to the first
+        const std::size_t raising = p % (world().size() + 1);
+        sum.run(gradients, patterns[p % patterns.size()], raising == world().rank() ? 2 : 0);
+        sum.expect(gradients, patterns[p % patterns.size()], raising < world().size() ? 2 : 0);
+        if (HasFatalFailure()) return;
       }
     }
   }

@@ -2,9 +2,11 @@
 // two updates, as a memory that fails would do it: replica_faults PLACE WAY. replica_faults_test
 // runs it under mpirun.
 //   PLACE  own: an element that the rank moves; other: one that another rank moves;
+//          shared_own, shared_other: the same among weights whose gradient is shared out by weights;
 //          small: one of a network so small that every rank moves all of it; none: nothing changes
 //   WAY    memory: ranks share memory; messages: they do not
 // Prints "saved" when something is saved, and ends as the program would.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -37,6 +39,10 @@ Config config_of(const std::string& place, const std::string& way) {
   LayerConfig output;
   output.units = 3;
   config.model.layers = {hidden, output};
+  if (place.starts_with("shared")) {
+    hidden.units = 512;
+    config.model.layers = {hidden, hidden, output};
+  }
   config.training.batch_size = kBatch;
   config.training.steps = 3 * kEpoch;
   config.comm.compare_every = 0;
@@ -48,6 +54,15 @@ Config config_of(const std::string& place, const std::string& way) {
 
 std::size_t element_at(const std::string& place, const Training& training) {
   const auto owned = training.exchange().owned();
+  if (place.starts_with("shared")) {
+    const bool own = place == "shared_own";
+    const auto is_owned = [&](std::size_t i) {
+      return std::ranges::any_of(owned, [i](const auto& one) { return one.begin <= i && i < one.end; });
+    };
+    std::size_t i = training.network().layout().tensors()[2].offset + 70'001;
+    while (is_owned(i) != own) ++i;
+    return i;
+  }
   if (place != "other") return owned.front().begin + 7;
   std::size_t i = 7;
   for (const lockstep::comm::Shard& shard : owned) {

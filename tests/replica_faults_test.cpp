@@ -32,7 +32,8 @@ TEST_P(ReplicaFaults, AWeightThatChangesOnceIsReportedAtTheNextStep) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Places, ReplicaFaults,
-                         testing::Combine(testing::Values("own", "other", "small"),
+                         testing::Combine(testing::Values("own", "other", "small", "shared_own",
+                                                         "shared_other"),
                                           testing::Values("memory", "messages"),
                                           testing::Values(2, 3)));
 

@@ -30,7 +30,7 @@ struct SumTerms {
   static constexpr std::size_t kNodes = kNodesOfLeaf;
 
   template <class Node>
-  void operator()(std::size_t begin, std::size_t end, Node& node) const {
+  void operator()(std::size_t /*leaf*/, std::size_t begin, std::size_t end, Node& node) const {
     node.fill(-0.0F);
     for (std::size_t row = begin; row < end; ++row) {
       std::size_t place = 0;

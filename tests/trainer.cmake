@@ -1,6 +1,6 @@
 
 # Tests that run the program, alone and under mpirun.
-foreach(name IN ITEMS contract norm_contract bad_input commands)
+foreach(name IN ITEMS contract norm_contract share_contract bad_input commands)
   lockstep_test(NAME ${name}_test LIBS lockstep::datasets nlohmann_json::nlohmann_json TIMEOUT 400)
   add_dependencies(${name}_test lockstep)
   target_compile_definitions(${name}_test PRIVATE
@@ -11,6 +11,7 @@ endforeach()
 # They ask which instruction sets there are.
 target_link_libraries(contract_test PRIVATE lockstep::nn)
 target_link_libraries(norm_contract_test PRIVATE lockstep::nn)
+target_link_libraries(share_contract_test PRIVATE lockstep::nn)
 foreach(name IN ITEMS checkpoint config progress run_directory stop_signal)
   lockstep_test(NAME ${name}_test LIBS lockstep::trainer)
 endforeach()

@@ -108,6 +108,7 @@ struct CommConfig {
   bool overlap = true;           // exchange while computing
   std::string wire = "float32";  // how gradients go between nodes: also "bfloat16"
   bool shared_memory = true;     // between ranks of a node
+  bool share_weights = true;     // between ranks of one node (trainer/node_shares.hpp)
   std::uint64_t compare_every =
       100;  // updates, after which replicas are compared; 0: only when saving
 };

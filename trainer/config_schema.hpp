@@ -250,7 +250,9 @@ void describe(Visitor& v, C& c) {
   constexpr Rule mebibytes{.low = 0.001, .high = 1024};
   v.field(Field{"first_bucket_mib", mebibytes, "of gradients that are exchanged as one, the first"},
           c.comm.first_bucket_mib);
-  v.field(Field{"bucket_mib", mebibytes, "of gradients that are exchanged as one, the others"},
+  v.field(Field{"bucket_mib", mebibytes,
+                "of gradients that are exchanged as one, the others; 64 times as much where ranks "
+                "share weights"},
           c.comm.bucket_mib);
   v.field(Field{"overlap", any, "exchange while computing (false: one after the other)"},
           c.comm.overlap);
@@ -261,6 +263,10 @@ void describe(Visitor& v, C& c) {
   v.field(
       Field{"shared_memory", any, "ranks of a node read one another's memory (false: messages)"},
       c.comm.shared_memory);
+  v.field(Field{"share_weights", any,
+                "ranks that are all of one node share out large gradients by weights (false: by "
+                "samples)"},
+          c.comm.share_weights);
   v.field(Field{"compare_every", at_least(0),
                 "compare the replicas after every N updates (0: only when saving)"},
           c.comm.compare_every);

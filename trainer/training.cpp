@@ -53,7 +53,9 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       rows_(rows_of(config, data, validation)),
       network_(build_network(config, data)),
       batch_size_(batch_size_of(config.training, rows_.train.size())),
-      optimizer_(network_.layout(), optimizer_options(config), communicator.size() > 1),
+      optimizer_(network_.layout(), optimizer_options(config),
+                 communicator.size() > 1 &&
+                     NodeShares::cuts(network_.layout(), communicator, config.comm).empty()),
       order_(rows_.train, {.shuffle = config.training.shuffle,
                            .seed = config.training.seed,
                            .batch_size = batch_size_}),
@@ -272,7 +274,8 @@ void Training::gather_leaf_sums() {
 Training::Memory Training::memory() const {
   std::size_t owned = 0;
   for (const comm::Shard& shard : step_.exchange().owned()) owned += shard.size();
-  return {step_.exchange().memory_bytes(), owned * optimizer_.moments().size() * sizeof(float)};
+  const std::size_t boards = step_.shares() ? step_.shares()->memory_bytes() : 0;
+  return {step_.exchange().memory_bytes() + boards, owned * optimizer_.moments().size() * sizeof(float)};
 }
 
 EpochReport Training::close_epoch(bool complete) {

@@ -108,6 +108,7 @@ class Training {
   const PaceMeter& pace() const { return pace_; }
   const Input& input() const { return step_.input(); }
   const comm::ParameterExchange& exchange() const { return step_.exchange(); }
+  const TrainingStep& step() const { return step_; }
 
  private:
   enum class EpochEnd { complete, cut_short, stopped };

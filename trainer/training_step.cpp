@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "nn/parallel.hpp"
 
@@ -23,12 +24,18 @@ std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_
 
 // The statistics behind what ranks exchange are each rank's own.
 comm::ParameterExchange::Options exchange_options(const CommConfig& config,
-                                                  const nn::ParameterLayout& layout) {
+                                                  const nn::ParameterLayout& layout,
+                                                  const comm::Communicator& communicator) {
   using Thread = comm::ParameterExchange::Thread;
   const Thread overlap = nn::others_can_work() ? Thread::always : Thread::between_nodes;
   const Thread thread = config.overlap ? overlap : Thread::never;
   const auto bytes = [](double mib) { return static_cast<std::size_t>(mib * (1 << 20)); };
-  return {.buckets = {bytes(config.first_bucket_mib), bytes(config.bucket_mib)},
+  comm::BucketSizes buckets{bytes(config.first_bucket_mib), bytes(config.bucket_mib)};
+  std::vector<std::size_t> cuts = NodeShares::cuts(layout, communicator, config);
+  // What goes to and fro is no gradient then, and a rank's share of a matrix should be one piece.
+  if (!cuts.empty()) buckets.first = buckets.others = 64 * buckets.others;
+  return {.buckets = buckets,
+          .cuts = std::move(cuts),
           .round_messages = config.wire == "bfloat16",
           .shared_memory = config.shared_memory,
           .thread = thread,
@@ -72,7 +79,7 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, nn::Optimizer<floa
       overlap_(comm.overlap),
       leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
       exchange_(communicator, leaves, network.layout().trained_size(),
-                exchange_options(comm, network.layout())),
+                exchange_options(comm, network.layout(), communicator)),
       bounds_(leaves),
       workspace_(network, most_rows(leaves_, leaves, largest_batch), true),
       input_(network, data, most_rows(leaves_, leaves, largest_batch), ahead),
@@ -81,6 +88,10 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, nn::Optimizer<floa
       sample_correct_(sample_loss_.size()) {
   for (const comm::Subtree& subtree : exchange_.subtrees()) {
     subtree_rows_.emplace_back(subtree.size + 1);
+  }
+  if (!NodeShares::cuts(network.layout(), communicator, comm).empty()) {
+    shares_ = NodeShares::make(network.layout(), exchange_, communicator, guard_, leaves,
+                               largest_batch, why_not_by_weights_);
   }
   if (!alone_) {
     batch_sums_.emplace(network, communicator, leaves);
@@ -182,6 +193,10 @@ void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const Le
   const bool holds = optimizer_.needs_whole_gradient();
   exchange_.begin(bounds_.present(), (stop ? kStop : 0) | (finite ? 0 : kDiverged),
                   holds ? Sums::hold : Sums::move);
+  if (shares_) {
+    shares_->begin(holds || move_.gradient_norm ? nullptr : &move_.rule, kStop);
+    pass.shares = &*shares_;
+  }
   gradients(pass, rows, nullptr);
   exchange_.final_from(0);
   const unsigned raised = exchange_.raised();
@@ -313,6 +328,7 @@ void TrainingStep::cut_into_leaves() {
   present_subtrees_.clear();
   present_rows_.clear();
   if (batch_sums_) batch_sums_->set_batch(bounds_.present());
+  if (shares_) shares_->set_batch(bounds_);
   const auto subtrees = exchange_.subtrees();
   for (std::size_t i = 0; i < subtrees.size(); ++i) {
     std::vector<std::size_t>& rows = subtree_rows_[i];

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "comm/parameter_exchange.hpp"
@@ -22,6 +23,7 @@
 #include "trainer/config.hpp"
 #include "trainer/input.hpp"
 #include "trainer/leaves.hpp"
+#include "trainer/node_shares.hpp"
 #include "trainer/replica_guard.hpp"
 #include "trainer/share_gather.hpp"
 
@@ -95,6 +97,9 @@ class TrainingStep {
   // This rank's leaves.
   comm::LeafRange leaves() const { return leaves_; }
   const comm::ParameterExchange& exchange() const { return exchange_; }
+  const std::optional<NodeShares>& shares() const { return shares_; }
+  // Why the ranks of a node do not share weights out, or nothing where they do or need not.
+  const std::string& why_not_by_weights() const { return why_not_by_weights_; }
   const Input& input() const { return input_; }
 
  private:
@@ -133,6 +138,8 @@ class TrainingStep {
   bool overlap_;
   comm::LeafRange leaves_;
   comm::ParameterExchange exchange_;
+  std::optional<NodeShares> shares_;  // with several ranks of one node
+  std::string why_not_by_weights_;
   std::optional<BatchSums> batch_sums_;  // with several ranks; so are these
   std::optional<ShareGather> squares_;   // of chunks of the gradient
   std::optional<ShareGather> ratios_;    // what trust ratios are made of, where there are any

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <utility>
 
 #include "comm/detail/prefetch.hpp"
 #include "comm/detail/rounded.hpp"
@@ -31,6 +32,7 @@ void BucketExchange::begin() {
   assert(done());
   stage_ = Stage::filling;
   held_up_ = false;
+  looked_at_from_ = moved_from_ = told_from_ = shard_.end;
 }
 
 bool BucketExchange::advance() {
@@ -146,6 +148,74 @@ const float* BucketExchange::whole_sum(std::size_t begin, std::size_t count, flo
   return state_.tree.at({0, state_.leaves}, offset, count, out);
 }
 
+void BucketExchange::set_own_sums(std::span<const OwnSum> own_sums) {
+  stretches_.clear();
+  std::size_t at = shard_.begin;
+  for (const OwnSum& own : own_sums) {
+    const Shard here{std::max(own.elements.begin, at), std::min(own.elements.end, shard_.end)};
+    if (here.begin >= here.end) continue;
+    if (at < here.begin) stretches_.push_back({{at, here.begin}, false, false});
+    stretches_.push_back({here, true, own.moves});
+    at = here.end;
+  }
+  if (!stretches_.empty() && at < shard_.end) stretches_.push_back({{at, shard_.end}, false, false});
+}
+
+// What a chunk has below the piece moves soon, so it is looked at as well.
+Shard BucketExchange::before_moving(Shard piece) {
+  const std::size_t from = std::max(shard_.begin, piece.begin / chunk * chunk);
+  return {from, std::max(from, std::exchange(looked_at_from_, std::min(from, looked_at_from_)))};
+}
+
+// A chunk of which the rest comes with the next piece is told of with that.
+Shard BucketExchange::after_moving(Shard piece) {
+  const bool goes_on = piece.end == std::exchange(moved_from_, piece.begin);
+  const std::size_t end = goes_on ? told_from_ : piece.end / chunk * chunk;
+  told_from_ = std::min(end, chunks_in(piece.begin) * chunk);
+  const std::size_t first = std::max(told_from_, share_.begin);
+  return {first, std::max(first, std::min(end, share_.end))};
+}
+
+// The sum of a chunk of which the rank has made some of the sums itself.
+const float* BucketExchange::sum_of_stretches(std::size_t begin, std::size_t count, float* out) {
+  for (const Stretch& stretch : stretches_) {
+    const std::size_t from = std::max(begin, stretch.elements.begin);
+    const std::size_t end = std::min(begin + count, stretch.elements.end);
+    if (from >= end) continue;
+    float* to = out + (from - begin);
+    const float* own = state_.own_segment().partial(0) + from;
+    if (stretch.own && end - from == count) return own;
+    const float* sum = stretch.own ? own : whole_sum(from, end - from, to);
+    if (sum == nullptr) {
+      std::fill_n(to, end - from, 0.0F);
+    } else if (sum != to) {
+      std::copy_n(sum, end - from, to);
+    }
+  }
+  return out;
+}
+
+// Of a chunk that the rank itself may have moved, in part or whole.
+void BucketExchange::move_the_rest(std::size_t begin, std::size_t count, float* buffer) {
+  const std::size_t end = begin + count;
+  if (begin < looked_at_from_) before_change({begin, end});
+  std::size_t from = begin;
+  const auto move_before = [&](std::size_t until) {
+    if (from >= until) return;
+    state_.move(from, {sum_of_stretches(from, until - from, buffer), until - from}, moved());
+  };
+  for (const Stretch& stretch : stretches_) {
+    if (!stretch.moves || stretch.elements.end <= begin || stretch.elements.begin >= end) continue;
+    const bool all_of_it = stretch.elements.begin <= begin && stretch.elements.end >= end;
+    if (all_of_it) return;  // and whoever moved it has told of it
+    move_before(stretch.elements.begin);
+    from = stretch.elements.end;
+  }
+  move_before(end);
+  if (state_.watch == nullptr || !speaks_for(begin)) return;
+  state_.watch->after_move(begin, {moved() + begin, count});
+}
+
 bool BucketExchange::start_summing() {
   if (!state_.flags_known) return false;
   const bool still_read = !may_move();
@@ -178,7 +248,10 @@ void BucketExchange::sum() {
   alignas(64) std::array<float, chunk> buffer;
   for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
     prefetch_chunk(state_.own_segment().parameters() + begin + chunk);
-    const float* sum = whole_sum(begin, count, buffer.data());
+    if (has_moved_some()) return move_the_rest(begin, count, buffer.data());
+    const bool own = state_.own_sums != ParameterExchange::OwnSums::none && !stretches_.empty();
+    const float* sum = own ? sum_of_stretches(begin, count, buffer.data())
+                           : whole_sum(begin, count, buffer.data());
     if (sum == nullptr) sum = std::fill_n(buffer.data(), count, 0.0F) - count;
     if (!state_.holds) {
       // It may stand where the parameters move to.
@@ -220,10 +293,8 @@ void BucketExchange::move_held() {
 void BucketExchange::move(std::size_t begin, std::span<const float> sum) {
   before_change({begin, begin + sum.size()});
   state_.move(begin, sum, moved());
-  const bool told = share_.begin <= begin && begin < share_.end;
-  if (told && state_.watch != nullptr) {
-    state_.watch->after_move(begin, {moved() + begin, sum.size()});
-  }
+  if (state_.watch == nullptr || !speaks_for(begin)) return;
+  state_.watch->after_move(begin, {moved() + begin, sum.size()});
 }
 
 bool BucketExchange::land() {

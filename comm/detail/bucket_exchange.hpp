@@ -44,6 +44,8 @@ namespace lockstep::comm::detail {
 
 class BucketExchange {
  public:
+  using OwnSum = ParameterExchange::OwnSum;
+
   BucketExchange(ExchangeState& state, const BucketPlan& plan);
 
   // Starts a new step; the last one is done.
@@ -77,6 +79,12 @@ class BucketExchange {
   bool waits_for_gradients() const {
     return stage_ == Stage::filling || stage_ == Stage::gathering;
   }
+  // Takes from `own_sums` what lies in its shard: the elements that the rank sums by itself.
+  void set_own_sums(std::span<const OwnSum> own_sums);
+  // As ParameterExchange's.
+  Shard before_moving(Shard piece);
+  Shard after_moving(Shard piece);
+
   // Calls `visit` for each chunk of the sums that are held.
   void visit_held(const NoteSum& visit);
   const BucketPlan& plan() const { return plan_; }
@@ -102,6 +110,13 @@ class BucketExchange {
     landing,
     copying,
     done
+  };
+
+  // Of the shard, in ascending order: whose sums are made how.
+  struct Stretch {
+    Shard elements;
+    bool own;    // the rank's, of steps with own sums
+    bool moves;  // by the rank, of steps in which these have moved
   };
 
   bool step_forward();
@@ -137,6 +152,12 @@ class BucketExchange {
   void move(std::size_t begin, std::span<const float> sum);
   float* held(std::size_t begin);
   const float* whole_sum(std::size_t begin, std::size_t count, float* out);
+  const float* sum_of_stretches(std::size_t begin, std::size_t count, float* out);
+  void move_the_rest(std::size_t begin, std::size_t count, float* buffer);
+  bool has_moved_some() const { return moved_from_ < shard_.end; }
+  bool speaks_for(std::size_t element) const {
+    return share_.begin <= element && element < share_.end;
+  }
   void set_tree_inputs();
   void start_spreading();
   bool spread();
@@ -167,6 +188,12 @@ class BucketExchange {
   bool held_up_ = false;             // in this step, by parameters that were read
   bool moves_apart_ = false;         // in this step
   bool worth_moving_apart_ = false;  // as has been seen
+  std::vector<Stretch> stretches_;   // none: there are no own sums
+  // Of the rank's own moves in this step: no parameter from here on that is still to be looked at
+  // before it changes; what has moved begins here; and of that, what others were told of.
+  std::size_t looked_at_from_ = 0;
+  std::size_t moved_from_ = 0;
+  std::size_t told_from_ = 0;
   Requests requests_;
   Slot* slot_ = nullptr;
   AlignedFloats held_whole_;  // where every rank sums all of the bucket, which others still read

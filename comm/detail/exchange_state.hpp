@@ -16,6 +16,7 @@
 #include "comm/detail/segment.hpp"
 #include "comm/detail/state.hpp"
 #include "comm/leaf_tree.hpp"
+#include "comm/parameter_exchange.hpp"
 #include "comm/parameter_watch.hpp"
 #include "comm/shards.hpp"
 #include "comm/tree_sum.hpp"
@@ -60,6 +61,7 @@ struct ExchangeState {
   std::atomic<std::size_t> sums_final_from{0};
   std::atomic<std::size_t> movable_from{0};
   bool flags_known = false;
+  ParameterExchange::OwnSums own_sums = ParameterExchange::OwnSums::none;
 
   explicit ExchangeState(std::size_t leaf_count) : leaves(leaf_count), tree(leaf_count) {}
 

@@ -90,7 +90,7 @@ void ParameterExchange::State::arrange(Communicator& parent, const Options& opti
     }
   }
   const auto layout = [&] {
-    return SegmentLayout{.buckets = buckets_of(elements, options.buckets).size(),
+    return SegmentLayout{.buckets = buckets_of(elements, options.buckets, options.cuts).size(),
                          .elements = elements + extra,
                          .partials = most_subtrees(shared.subtrees_of_member),
                          .words = 1 + chunks_in(elements)};
@@ -126,7 +126,7 @@ void ParameterExchange::State::plan_buckets(const Options& options) {
   if (options.way == Way::recursive && !power_of_two) {
     throw std::invalid_argument("recursive exchange wants a power of two of nodes");
   }
-  const auto cut = buckets_of(elements, options.buckets);
+  const auto cut = buckets_of(elements, options.buckets, options.cuts);
   flags.emplace(shared);
   buckets.reserve(cut.size());
   std::size_t slot_size = 0;
@@ -292,10 +292,22 @@ void ParameterExchange::State::transfer(std::size_t peer, std::span<const float>
   std::copy_n(staging.data(), in.size(), in.begin());
 }
 
+std::string ParameterExchange::State::ranks_without_post() const {
+  const Hierarchy& h = shared.hierarchy;
+  std::vector<std::size_t> missing;
+  for (std::size_t m = 0; m < h.members; ++m) {
+    if (!boards.is_posted(m, *place, shared.step)) missing.push_back(h.rank_of(h.group, m));
+  }
+  return detail::name_ranks(missing);
+}
+
 void ParameterExchange::State::run_out_of_time(double seconds) const {
   std::string what = "flags";
   std::string missing = flags->missing();
-  if (flags->done() && first_open < buckets.size()) {
+  if (flags->done() && place) {
+    what = "waiting for the factors of gradients";
+    missing = ranks_without_post();
+  } else if (flags->done() && first_open < buckets.size()) {
     const BucketExchange& bucket = buckets[first_open];
     what = "bucket " + std::to_string(first_open + 1) + " of " + std::to_string(buckets.size()) +
            ", " + bucket.stage_name();

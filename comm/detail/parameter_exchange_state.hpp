@@ -17,6 +17,7 @@
 
 #include "comm/detail/aligned_floats.hpp"
 #include "comm/detail/backoff.hpp"
+#include "comm/detail/boards.hpp"
 #include "comm/detail/bucket_exchange.hpp"
 #include "comm/detail/exchange_state.hpp"
 #include "comm/detail/flag_exchange.hpp"
@@ -49,7 +50,9 @@ struct ParameterExchange::State {
   static constexpr std::size_t most_transferred = std::size_t{1} << 20;
   void transfer(std::size_t peer, std::span<const float> out, std::span<float> in);
   [[noreturn]] void run_out_of_time(double seconds) const;
+  std::string ranks_without_post() const;  // at `place`
   bool moved_before(std::size_t end) const;
+  detail::BucketExchange& bucket_with(std::size_t element);
   bool all_done() const { return flags->done() && first_open == buckets.size(); }
   bool outstanding() const;
   void note_status();
@@ -62,6 +65,8 @@ struct ParameterExchange::State {
   std::string why_not_shared;
   detail::ExchangeState shared;
   detail::NodeMemory memory;
+  detail::Boards boards;
+  std::optional<std::size_t> place;  // of the boards, that the caller waits for
   std::size_t segment_bytes = 0;
   std::optional<Communicator> communicator;  // none with one rank
   std::optional<detail::FlagExchange> flags;

@@ -293,15 +293,26 @@ inline void pack_amx_strips(MatrixView<const float> matrix, std::size_t begin, s
 // Sums the products over the samples of one leaf. The node is not in registers: it is memory.
 template <class Sums>
 struct AmxLeafProducts {
-  AmxFactors factors;  // of the first step
+  const WeightGradient<float>& job;
+  std::size_t strip;
+  std::size_t panel;
+
+  // Of the sample `begin`, the first of the leaf.
+  HWY_INLINE AmxFactors factors(std::size_t leaf, std::size_t begin) const {
+    if (job.of_leaf.empty()) {
+      return {job.x + strip * job.x_strip + begin * kAmxStrip, kAmxTile, 2 * kAmxTile, kAmxRows,
+              job.d_y + panel * job.d_y_panel + begin * kPanel<float>};
+    }
+    const LeafFactors<float>& own = job.of_leaf[leaf];
+    return {own.x + strip * own.x_strip, kAmxTile, 2 * kAmxTile, kAmxRows,
+            own.d_y + panel * own.d_y_panel};
+  }
 
   template <class Node>
-  HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
-    AmxFactors leaf = factors;
-    leaf.a += begin * kAmxStrip;
-    leaf.b += begin * kPanel<float>;
+  HWY_INLINE void operator()(std::size_t leaf, std::size_t begin, std::size_t end,
+                             Node& node) const {
     Sums::clear();
-    Sums::multiply_add(leaf, steps_of<Amx>(end - begin));
+    Sums::multiply_add(factors(leaf, begin), steps_of<Amx>(end - begin));
     Sums::store(reinterpret_cast<float*>(&node));
   }
 };
@@ -318,13 +329,11 @@ inline void amx_weight_gradient(const WeightGradient<float>& job, std::size_t in
     for_each_written(job, [&](const float* values) LOCKSTEP_LAMBDA {
       prefetch_rows(values + at, rows, cols, job.outputs);
     });
-    const AmxFactors factors{job.x + input / kAmxStrip * job.x_strip, kAmxTile, 2 * kAmxTile,
-                             kAmxRows, job.d_y + panel * job.d_y_panel};
     using Node = Tile<float, kAmxStrip, kTileVectors>;
     static_assert(sizeof(Node) == kAmxStrip * kPanel<float> * sizeof(float));
     alignas(kAlignment) Node nodes[kMaxTreeLevels + 1];
     with_amx_sums(rows, cols, [&](auto tiles) LOCKSTEP_LAMBDA {
-      const AmxLeafProducts<decltype(tiles)> sum_rows{factors};
+      const AmxLeafProducts<decltype(tiles)> sum_rows{job, input / kAmxStrip, panel};
       if (!sum_leaves_in_memory(leaves, 0, leaves.count(), sum_rows, nodes)) nodes[0].clear();
     });
     use_gradient(job, reinterpret_cast<const float*>(nodes), rows, kPanel<float>, cols, at);

@@ -25,31 +25,43 @@ inline constexpr bool kAsksBySteps = kRows == Terms::kRows;
 // leaves are shorter than, or of two runs. The first step of a leaf stands where its first row
 // would, also where steps are fewer than rows. `meanwhile` is called for half of the steps or more,
 // or, by tiles of fewer rows, whose leaves may be short, once a leaf.
+//
+// In a tile `input` and `panel` are the first of what it sums.
 template <class T, class Terms, class Meanwhile>
 struct LeafProducts {
   static constexpr std::size_t kNodes = Terms::kInRuns ? 2 : 1;
   static constexpr std::size_t kBlock =
       Terms::kInRuns ? kTwoRuns<Terms> : steps_of<Terms>(kDepthBlock);  // steps
 
-  const T* x;
-  std::size_t x_step;
-  const T* d_y;
-  std::size_t d_y_step;
+  const WeightGradient<T>& job;
+  std::size_t input;
+  std::size_t panel;
   Meanwhile meanwhile;
 
+  // Of the sample `begin`, the first of the leaf.
+  HWY_INLINE TileFactors<T, Terms> factors(std::size_t leaf, std::size_t begin) const {
+    const std::size_t strip = input / kTileRows, place = input % kTileRows;
+    if (HWY_LIKELY(job.of_leaf.empty())) {
+      return {job.x + strip * job.x_strip + place + begin * job.x_step, 1, job.x_step,
+              job.d_y + panel * job.d_y_panel + begin * job.d_y_step, job.d_y_step, 0};
+    }
+    const LeafFactors<T>& own = job.of_leaf[leaf];
+    return {own.x + strip * own.x_strip + place, 1, job.x_step,
+            own.d_y + panel * own.d_y_panel, job.d_y_step, 0};
+  }
+
   template <std::size_t kRows, std::size_t kVectors>
-  HWY_INLINE void operator()(std::size_t begin, std::size_t end,
+  HWY_INLINE void operator()(std::size_t leaf, std::size_t begin, std::size_t end,
                              Tile<T, kRows, kVectors>& node) const {
     constexpr std::size_t kColumns = Tile<T, kRows, kVectors>::kColumns;
     if constexpr (!kAsksBySteps<Terms, kRows>) meanwhile();
-    const TileFactors<T, Terms> leaf{x + begin * x_step,     1,        x_step,
-                                     d_y + begin * d_y_step, d_y_step, 0};
+    const TileFactors<T, Terms> first = factors(leaf, begin);
     const std::size_t steps = steps_of<Terms>(end - begin);
-    sum_one_block(std::min(steps, kBlock), leaf, node);
+    sum_one_block(std::min(steps, kBlock), first, node);
     for (std::size_t step = kBlock; step < steps; step += kBlock) {
       alignas(kAlignment) T before[kRows * kColumns];
       node.store(before, kColumns);
-      sum_one_block(std::min(steps - step, kBlock), leaf.from(step), node);
+      sum_one_block(std::min(steps - step, kBlock), first.from(step), node);
       node.add(before, kColumns);
     }
   }
@@ -141,9 +153,7 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
                             ? leaves.rows() / Terms::kTerms / (Terms::kInRuns ? 2 : 1)
                             : leaves.count());
   const auto ask_for_row = [&lines]() LOCKSTEP_LAMBDA { lines.ask_for_row(); };
-  const LeafProducts<T, Terms, decltype(ask_for_row)> sum_rows{
-      job.x + input / kTileRows * job.x_strip + input % kTileRows, job.x_step,
-      job.d_y + panel * job.d_y_panel, job.d_y_step, ask_for_row};
+  const LeafProducts<T, Terms, decltype(ask_for_row)> sum_rows{job, input, panel, ask_for_row};
   sum_leaves(leaves, sum_rows, tile);
 
   if (job.update == nullptr && cols == tile.kColumns) {
@@ -155,7 +165,13 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
   use_gradient(job, gradient, kRows, tile.kColumns, cols, at);
 }
 
-// Inputs [begin, end) in tiles of kRows, then what is left in tiles of half that many.
+// The rows of the tile that takes what a tile of so many rows leaves. A step of four or fewer takes
+// as long, since each sum waits for the one before.
+constexpr std::size_t rows_of_smaller_tile(std::size_t rows) {
+  return rows > 6 ? rows / 2 : rows == 6 ? 4 : rows - 1;
+}
+
+// Inputs [begin, end) in tiles of kRows, then what is left in smaller ones.
 template <class Terms, std::size_t kRows, std::size_t kVectors, class T>
 HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
                                std::size_t panel) {
@@ -163,7 +179,8 @@ HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, 
     gradient_tile<Terms, kRows, kVectors>(job, begin, panel);
   }
   if constexpr (kRows > 1) {
-    if (begin < end) gradient_tiles<Terms, kRows / 2, kVectors>(job, begin, end, panel);
+    if (begin == end) return;
+    gradient_tiles<Terms, rows_of_smaller_tile(kRows), kVectors>(job, begin, end, panel);
   }
 }
 

@@ -106,19 +106,32 @@ struct SquaredNorms {
   double direction = 0;
 };
 
+// Where the factors of one leaf's samples stand, from its first sample on (WeightGradient).
+template <class T>
+struct LeafFactors {
+  const T* x = nullptr;
+  std::size_t x_strip = 0;
+  const T* d_y = nullptr;
+  std::size_t d_y_panel = 0;
+};
+
 // The gradient of a dense layer's weights over one subtree of leaves: d_weights[i, j] = sum over
 // rows m of x[m, i] d_y[m, j], leaf by leaf, leaves in the binary tree. Leaf l of the subtree holds
 // rows [leaf_rows[l], leaf_rows[l + 1]); empty leaves are no part of it.
 //
 // The factors may stand where they are or be packed, so that the sums run through consecutive
 // memory. x[m, i] is x[i / tile_inputs * x_strip + m * x_step + i % tile_inputs], and d_y[m, j] is
-// d_y[j / panel_width * d_y_panel + m * d_y_step + j % panel_width].
+// d_y[j / panel_width * d_y_panel + m * d_y_step + j % panel_width]. Where the leaves of a subtree
+// do not stand together, of_leaf tells of each.
 template <class T>
 struct WeightGradient {
   const T* x = nullptr;
   std::size_t x_strip = 0, x_step = 0;
   const T* d_y = nullptr;
   std::size_t d_y_panel = 0, d_y_step = 0;
+  // Empty, or as many as there are leaves: then x and d_y, the strip and the panel above mean
+  // nothing, and the m of a leaf counts from its first sample. Not for few_gradient.
+  std::span<const LeafFactors<T>> of_leaf = {};
   std::size_t inputs = 0;
   std::size_t outputs = 0;
   std::span<const std::size_t> leaf_rows = {};  // 2^k + 1 bounds

@@ -55,15 +55,15 @@ class LeafRows {
 };
 
 // node = the sum over leaves [first, first + kLeaves), in registers. A leaf without samples is -0,
-// which as a summand changes nothing, not even the sign of a zero. sum_rows(begin, end, node) gives
-// the sum over the samples of one leaf that has some, and takes SumRows::kNodes nodes for it.
+// which as a summand changes nothing, not even the sign of a zero. sum_rows(leaf, begin, end, node)
+// gives the sum over the samples of a leaf that has some, and takes SumRows::kNodes nodes for it.
 template <std::size_t kLeaves, class Node, class SumRows>
 HWY_INLINE void sum_at_once(const LeafRows& leaves, std::size_t first, const SumRows& sum_rows,
                             Node& node) {
   if constexpr (kLeaves == 1) {
     const std::size_t begin = leaves.begin(first), end = leaves.begin(first + 1);
     if (HWY_LIKELY(begin < end)) {
-      sum_rows(begin, end, node);
+      sum_rows(first, begin, end, node);
     } else {
       node.fill(-0.0F);
     }
@@ -103,7 +103,7 @@ bool sum_leaves_in_memory(const LeafRows& leaves, std::size_t first, std::size_t
                           const SumRows& sum_rows, Node* nodes) {
   if (count == 1) {
     const std::size_t begin = leaves.begin(first), end = leaves.begin(first + 1);
-    if (begin < end) sum_rows(begin, end, nodes[0]);
+    if (begin < end) sum_rows(first, begin, end, nodes[0]);
     return begin < end;
   }
   const std::size_t half = count / 2;
@@ -125,7 +125,8 @@ struct LeafColumns {
   AddRow add_row;
 
   template <class Node>
-  HWY_INLINE void operator()(std::size_t begin, std::size_t end, Node& node) const {
+  HWY_INLINE void operator()(std::size_t /*leaf*/, std::size_t begin, std::size_t end,
+                             Node& node) const {
     for (std::size_t block = begin; block < end; block += kDepthBlock) {
       Node part;
       part.clear();

@@ -304,6 +304,14 @@ class TrainRun {
         record_->warn(
             fmt::format("ranks of a node exchange by messages, which is slower: {}", why));
       }
+      if (const auto& shares = training.step().shares()) {
+        say(fmt::format("ranks   {}", shares->describe()));
+      } else if (const std::string& why_not = training.step().why_not_by_weights();
+                 !why_not.empty()) {
+        record_->warn(fmt::format(
+            "ranks of a node sum gradients by samples, not by weights, which is slower: {}",
+            why_not));
+      }
     }
     if (config_.comm.wire != "float32") {
       say(fmt::format(
