@@ -102,7 +102,8 @@ class AllReduce {
         exchange_(world(), leaves, elements, options),
         moved_(elements),
         watch_(elements) {
-    by_elements_ = run > 0 && exchange_.can_sum_by_elements();
+    // Without elements nothing keeps a rank in the step until the others have read its board.
+    by_elements_ = run > 0 && elements > 0 && exchange_.can_sum_by_elements();
     if (by_elements_) {
       own_sums_ = some_of(exchange_.owned(), run);
       for (const ParameterExchange::Part& part : exchange_.parts()) {
