@@ -8,7 +8,7 @@ namespace lockstep::comm {
 namespace {
 
 std::size_t bucket_chunks(std::size_t bytes) {
-  if (bytes == 0 || bytes > std::size_t{1} << 30) {
+  if (bytes == 0 || bytes > BucketSizes::largest) {
     throw std::invalid_argument("a bucket must have 1 to 2^30 bytes");
   }
   return chunks_in((bytes + sizeof(float) - 1) / sizeof(float));

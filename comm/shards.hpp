@@ -45,10 +45,11 @@ void for_each_chunk(Shard range, const Call& call) {
 Shard shard_of(std::size_t rank, std::size_t ranks, Shard whole);
 
 struct BucketSizes {
-  // Bytes; rounded up to whole chunks, at most 2^30. The first bucket is the one that backward
+  // Bytes; rounded up to whole chunks, at most `largest`. The first bucket is the one that backward
   // fills first: a small one, so that the ranks begin to talk early.
   std::size_t first = std::size_t{1} << 20;
   std::size_t others = std::size_t{1} << 20;
+  static constexpr std::size_t largest = std::size_t{1} << 30;
 };
 
 // [0, elements) in the order in which backward fills it: from the end to the beginning. No bucket

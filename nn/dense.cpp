@@ -133,7 +133,7 @@ template <class T>
 void Dense<T>::input_gradient(std::span<const T> parameters, MatrixView<const T> x,
                               MatrixView<const T> d_y, MatrixView<T> d_x,
                               std::span<T> scratch) const {
-  if (d_x.empty()) return;
+  if (d_x.empty() || d_y.rows == 0) return;
   Product<T> product;
   product.a = d_y;
   product.b = parameters.data() + weight_.offset;

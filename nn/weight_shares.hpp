@@ -90,6 +90,13 @@ struct SharedStrips {
   }
 };
 
+// Those of all strips of so many inputs: larger strips may be fewer or more in all.
+inline std::size_t inputs_in_strips(const SharedWeights& weights, std::size_t step) {
+  SharedStrips strips{step};
+  for (const SharedWeights::Rows& rows : weights.rows) strips.pass(rows);
+  return strips.inputs_before;
+}
+
 inline const PairKernels<float>* shared_pairs(std::span<const std::size_t> leaf_rows,
                                               Precision precision) {
   return precision == Precision::bfloat16 ? pair_kernels<float>(leaf_rows) : nullptr;
@@ -101,14 +108,14 @@ inline std::size_t step_of(const PairKernels<float>* pairs) {
 
 }  // namespace detail
 
-// Floats that the packed factors of `samples` samples take.
-inline std::size_t shared_factors_size(const SharedWeights& weights, std::size_t samples) {
+// Floats that the packed factors of a sample take, whichever kernels pack them.
+inline std::size_t shared_factors_size(const SharedWeights& weights) {
   const Kernels<float>& kernel = kernels<float>();
-  const std::size_t step =
-      std::max(kernel.tile_inputs, kernel.pairs != nullptr ? kernel.pairs->tile_inputs : 0);
-  detail::SharedStrips strips{step};
-  for (const SharedWeights::Rows& rows : weights.rows) strips.pass(rows);
-  return samples * (round_up(weights.outputs, kernel.panel_width) + strips.inputs_before);
+  std::size_t inputs = detail::inputs_in_strips(weights, kernel.tile_inputs);
+  if (kernel.pairs != nullptr) {
+    inputs = std::max(inputs, detail::inputs_in_strips(weights, kernel.pairs->tile_inputs));
+  }
+  return round_up(weights.outputs, kernel.panel_width) + inputs;
 }
 
 // Packs the factors of this rank's samples for the others: panels of d_y, then strips of x, those of
@@ -118,7 +125,9 @@ inline void share_factors(MatrixView<const float> x, MatrixView<const float> d_y
                           WeightShares& shares) {
   const Kernels<float>& kernel = kernels<float>();
   const PairKernels<float>* pairs = detail::shared_pairs(shares.leaf_rows(), precision);
-  float* const panels = shares.packed(weights).data();
+  const std::span<float> packed = shares.packed(weights);
+  assert(x.rows * shared_factors_size(weights) <= packed.size());
+  float* const panels = packed.data();
   float* const strips = panels + x.rows * round_up(weights.outputs, kernel.panel_width);
   const auto pack_x = [&](const auto& pack) {
     detail::SharedStrips before{detail::step_of(pairs)};
@@ -183,13 +192,15 @@ inline void sum_own_rows(const SharedWeights& weights, Precision precision, Weig
   const PairKernels<float>* pairs = detail::shared_pairs(shares.leaf_rows(), precision);
   const auto tiles = pairs != nullptr ? pairs->weight_gradient : kernels<float>().weight_gradient;
   detail::SharedStrips strips{detail::step_of(pairs)};
-  for (const SharedWeights::Rows& rows : weights.rows) strips.pass(rows);
+  strips.inputs_before = detail::inputs_in_strips(weights, strips.step);
   WeightGradient<float> job{.d_y_step = kernels<float>().panel_width,
                             .outputs = weights.outputs,
-                            .leaf_rows = shares.leaf_rows(),
+                            .leaf_rows = detail::without_absent_halves(shares.leaf_rows()),
                             .precision = precision};
   job.x_step = strips.step;
-  job.of_leaf = shares.of_leaf();
+  job.of_leaf = shares.of_leaf().subspan(
+      static_cast<std::size_t>(job.leaf_rows.data() - shares.leaf_rows().data()),
+      job.leaf_rows.size() - 1);
   for (auto rows = weights.rows.rbegin(); rows != weights.rows.rend(); ++rows) {
     strips.inputs_before -= round_up(rows->end - rows->begin, strips.step);
     if (!rows->own) continue;

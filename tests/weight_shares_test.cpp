@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -48,7 +49,7 @@ class OneRank final : public WeightShares {
   const SharedWeights* find(std::size_t) const override { return nullptr; }
   std::span<float> packed(const SharedWeights& weights) override {
     const std::size_t samples = ranks_.leaf_rows[rank_].back();
-    ranks_.packed[rank_] = AlignedBuffer<float>(shared_factors_size(weights, samples));
+    ranks_.packed[rank_] = AlignedBuffer<float>(samples * shared_factors_size(weights));
     return ranks_.packed[rank_].span();
   }
   void post(const SharedWeights&) override {}
@@ -167,7 +168,15 @@ TEST_P(WeightSharesTest, RanksTogetherSumWhatOneRankSums) {
           EXPECT_TRUE(sums.before.empty());
           OneRank moves(ranks, r, &together.u, found);
           sum_own_rows(weights, precision, moves, nullptr);
+          // Pieces from the last to the first, told of before and after, that are what moves.
           EXPECT_EQ(moves.before, moves.after);
+          EXPECT_TRUE(std::ranges::is_sorted(moves.before, std::greater()));
+          std::size_t told_of = 0, own = 0;
+          for (const auto& [begin, end] : moves.before) told_of += end - begin;
+          for (const Rows& rows : weights.rows) {
+            if (rows.own && rows.moves) own += (rows.end - rows.begin) * outputs;
+          }
+          EXPECT_EQ(told_of, own);
           for (const Rows& rows : weights.rows) {
             if (!rows.own || !rows.moves) continue;
             const std::size_t begin = kOffset + rows.begin * outputs;
@@ -186,6 +195,56 @@ TEST_P(WeightSharesTest, RanksTogetherSumWhatOneRankSums) {
       });
     }
   }
+}
+
+// More weights of one rank than are told of at once.
+TEST(WeightShares, LargeSharesMoveInPieces) {
+  constexpr std::size_t kInputs = 1200, kOutputs = 1024, kSamples = 6;
+  Ranks ranks({{0, 3}, {0, 3}});
+  const auto x = uniform_matrix<float>(kSamples, kInputs, 1);
+  const auto d_y = uniform_matrix<float>(kSamples, kOutputs, 2);
+  SharedWeights weights{0, kInputs, kOutputs, 0, {{0, 100, false, true}, {100, kInputs, true, true}}};
+  for (std::size_t r = 0; r < 2; ++r) {
+    OneRank rank(ranks, r, nullptr, {});
+    share_factors({x.view().row(3 * r), 3, kInputs, x.view().stride},
+                  {d_y.view().row(3 * r), 3, kOutputs, d_y.view().stride}, weights,
+                  Precision::float32, rank);
+  }
+  Moving<float> alone(UpdateRule::momentum, kInputs * kOutputs),
+      shared(UpdateRule::momentum, kInputs * kOutputs);
+  const std::vector<std::size_t> rows{0, 3, 6};
+  const SubtreeGradient<float> whole{rows, {}, &alone.u};
+  AlignedBuffer<float> scratch(weight_gradient_scratch<float>(kSamples, kInputs, kOutputs));
+  weight_gradients<float>(x.view(), d_y.view(), std::span(&whole, 1), 0, scratch.span());
+  OneRank rank(ranks, 1, &shared.u, {});
+  Told told;
+  sum_own_rows(weights, Precision::float32, rank, &told);
+  EXPECT_GT(rank.before.size(), 3U);
+  EXPECT_EQ(rank.before.front().second, kInputs * kOutputs);
+  EXPECT_EQ(rank.before.back().first, 100 * kOutputs);
+  EXPECT_EQ(told.last, rank.before.back().second) << "all but the last piece is final";
+  for (auto part : {&Moving<float>::w, &Moving<float>::m1}) {
+    const auto own_of = [part](const Moving<float>& moving) {
+      return bytes_of(std::span<const float>((moving.*part).span()).subspan(100 * kOutputs));
+    };
+    EXPECT_EQ(own_of(shared), own_of(alone));
+  }
+}
+
+// Neither kind of strip is always the one that takes more.
+TEST(WeightShares, RoomForFactorsIsEnoughForEveryKindOfStrips) {
+  const SharedWeights weights{0, 1024, 32, 0, {{0, 512, true, true}, {512, 1024, false, true}}};
+  EXPECT_EQ(detail::inputs_in_strips(weights, 12), 1032U);
+  EXPECT_EQ(detail::inputs_in_strips(weights, 32), 1024U);
+  with_each_instruction_set([&] {
+    const Kernels<float>& kernel = kernels<float>();
+    const std::size_t panels = round_up(32, kernel.panel_width);
+    EXPECT_GE(shared_factors_size(weights),
+              panels + detail::inputs_in_strips(weights, kernel.tile_inputs));
+    if (kernel.pairs == nullptr) return;
+    EXPECT_GE(shared_factors_size(weights),
+              panels + detail::inputs_in_strips(weights, kernel.pairs->tile_inputs));
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Precisions, WeightSharesTest,

@@ -26,8 +26,13 @@ void for_each_block(comm::Shard elements, const Work& work) {
                     });
 }
 
-bool is_shared(const nn::ParameterTensor& tensor) {
-  return tensor.is_trained && tensor.shape.size() == 2 && tensor.size >= kWorthSharing;
+// Factors of so many samples are as large as this many gradients: they would take more memory than
+// the gradients that they spare.
+constexpr std::size_t kGradientsWorthShowing = 4;
+
+bool is_worth_sharing(const nn::ParameterTensor& tensor, std::size_t samples) {
+  if (!tensor.is_trained || tensor.shape.size() != 2 || tensor.size < kWorthSharing) return false;
+  return samples * (tensor.shape[0] + tensor.shape[1]) <= kGradientsWorthShowing * tensor.size;
 }
 
 // What ranks must have in common to read one another's factors.
@@ -39,53 +44,63 @@ std::string kernels_in_words() {
 
 }  // namespace
 
-std::optional<NodeShares> NodeShares::make(const nn::ParameterLayout& layout,
-                                           comm::ParameterExchange& exchange,
-                                           comm::Communicator& communicator,
-                                           comm::ParameterWatch& watch, std::size_t leaves,
-                                           std::size_t largest_batch, std::string& why_not) {
-  if (!exchange.can_sum_by_elements()) return {};
-  const auto kernels = communicator.gather_strings(kernels_in_words());
-  if (std::ranges::adjacent_find(kernels, std::not_equal_to()) != kernels.end()) {
-    why_not = "they use different instruction sets";
-    return {};
+NodeShares::Plan NodeShares::plan(const nn::ParameterLayout& layout,
+                                  const comm::Communicator& communicator,
+                                  const CommConfig& config, std::size_t leaves,
+                                  std::size_t largest_batch) {
+  Plan plan{{}, leaves, largest_batch};
+  const bool one_node = communicator.local_size() == communicator.size();
+  if (!config.share_weights || !config.shared_memory || !one_node || communicator.size() == 1) {
+    return plan;
   }
-
-  NodeShares shares(exchange, watch, communicator.rank(), communicator.size(), leaves);
-  const std::vector<Part> parts = exchange.parts();
   for (const nn::ParameterTensor& tensor : layout.tensors()) {
-    if (is_shared(tensor)) shares.share_out(tensor, parts);
+    if (is_worth_sharing(tensor, largest_batch)) plan.matrices.push_back(tensor);
   }
+  return plan;
+}
 
+std::vector<std::size_t> NodeShares::Plan::cuts() const {
+  std::vector<std::size_t> cuts;
+  for (const nn::ParameterTensor& tensor : matrices) {
+    cuts.push_back(tensor.offset);
+    cuts.push_back(tensor.offset + tensor.size);
+  }
+  return cuts;
+}
+
+bool NodeShares::Plan::fills_huge_pages(std::size_t ranks) const {
+  constexpr std::size_t kTwoHugePages = std::size_t{4} << 20;  // bytes, at both ends of a share
+  std::size_t bytes = 0;
+  for (const nn::ParameterTensor& tensor : matrices) bytes += tensor.size * sizeof(float);
+  return !matrices.empty() && matrices.size() * kTwoHugePages <= bytes / ranks;
+}
+
+bool NodeShares::kernels_agree(comm::Communicator& communicator) {
+  const auto kernels = communicator.gather_strings(kernels_in_words());
+  return std::ranges::adjacent_find(kernels, std::not_equal_to()) == kernels.end();
+}
+
+std::optional<NodeShares> NodeShares::make(comm::ParameterExchange& exchange,
+                                           comm::Communicator& communicator,
+                                           comm::ParameterWatch& watch, const Plan& plan,
+                                           std::string& why_not) {
   const std::size_t ranks = communicator.size();
-  const std::size_t most_leaves = nn::parts_of(leaves, ranks);
+  NodeShares shares(exchange, watch, communicator.rank(), ranks, plan.leaves);
+  const std::vector<Part> parts = exchange.parts();
+  for (const nn::ParameterTensor& tensor : plan.matrices) shares.share_out(tensor, parts);
+
   const std::size_t most_samples =
-      std::min(largest_batch, most_leaves * nn::parts_of(largest_batch, leaves));
+      std::min(plan.largest_batch,
+               nn::parts_of(plan.leaves, ranks) * nn::parts_of(plan.largest_batch, plan.leaves));
   for (const nn::SharedWeights& weights : shares.weights_) {
     shares.packed_at_.push_back(shares.board_size_);
     shares.board_size_ +=
-        nn::round_up(nn::shared_factors_size(weights, most_samples), nn::kLanes);
+        nn::round_up(most_samples * nn::shared_factors_size(weights), nn::kLanes);
   }
   why_not = exchange.make_boards(shares.board_size_, shares.weights_.size());
   if (!why_not.empty()) return {};
   exchange.set_own_sums(shares.own_sums_);
   return shares;
-}
-
-std::vector<std::size_t> NodeShares::cuts(const nn::ParameterLayout& layout,
-                                          const comm::Communicator& communicator,
-                                          const CommConfig& config) {
-  const bool one_node = communicator.local_size() == communicator.size();
-  if (!config.share_weights || !config.shared_memory || !one_node || communicator.size() == 1) {
-    return {};
-  }
-  std::vector<std::size_t> cuts;
-  for (const nn::ParameterTensor& tensor : layout.tensors()) {
-    if (!is_shared(tensor)) continue;
-    cuts.push_back(tensor.offset);
-    cuts.push_back(tensor.offset + tensor.size);
-  }
-  return cuts;
 }
 
 NodeShares::NodeShares(comm::ParameterExchange& exchange, comm::ParameterWatch& watch,
@@ -180,7 +195,9 @@ void NodeShares::after_moving(std::size_t begin, std::size_t end) {
 }
 
 std::span<float> NodeShares::packed(const nn::SharedWeights& weights) {
-  return exchange_->board().subspan(packed_at_[weights.place]);
+  const std::size_t next = weights.place + 1;
+  const std::size_t end = next < packed_at_.size() ? packed_at_[next] : board_size_;
+  return exchange_->board().subspan(packed_at_[weights.place], end - packed_at_[weights.place]);
 }
 
 std::span<const nn::WeightShares::Factors> NodeShares::wait(const nn::SharedWeights& weights) {

@@ -23,20 +23,32 @@ namespace lockstep::trainer {
 
 class NodeShares final : public nn::WeightShares {
  public:
-  // For batches of up to `largest_batch` samples, cut into `leaves`. None where ranks do not share
-  // memory, or, and then why_not says so, where it cannot be had for this.
-  static std::optional<NodeShares> make(const nn::ParameterLayout& layout,
-                                        comm::ParameterExchange& exchange,
-                                        comm::Communicator& communicator,
-                                        comm::ParameterWatch& watch, std::size_t leaves,
-                                        std::size_t largest_batch, std::string& why_not);
+  // What is to go this way: of batches of up to `largest_batch` samples, cut into `leaves`.
+  struct Plan {
+    std::vector<nn::ParameterTensor> matrices;  // none: nothing
+    std::size_t leaves = 0;
+    std::size_t largest_batch = 0;
 
-  // Where the exchange's buckets are to be cut for it, so that ranks own as much of each matrix; none
-  // where all is summed by samples, since ranks run on several nodes, are not to share or have
-  // nothing that is worth it. Local, the same on all ranks.
-  static std::vector<std::size_t> cuts(const nn::ParameterLayout& layout,
-                                       const comm::Communicator& communicator,
-                                       const CommConfig& config);
+    // Where the exchange's buckets are to be cut, so that ranks own as much of each matrix.
+    std::vector<std::size_t> cuts() const;
+    // Whether a rank's shares of the matrices are so large that huge pages for what it has of them
+    // at most double that memory.
+    bool fills_huge_pages(std::size_t ranks) const;
+  };
+
+  // Nothing where ranks run on several nodes, are not to share, or have no matrix that is worth it.
+  // Local, the same on all ranks.
+  static Plan plan(const nn::ParameterLayout& layout, const comm::Communicator& communicator,
+                   const CommConfig& config, std::size_t leaves, std::size_t largest_batch);
+
+  // Whether the ranks' kernels can read one another's factors. Collective.
+  static bool kernels_agree(comm::Communicator& communicator);
+
+  // None if why_not says why memory for it cannot be had.
+  static std::optional<NodeShares> make(comm::ParameterExchange& exchange,
+                                        comm::Communicator& communicator,
+                                        comm::ParameterWatch& watch, const Plan& plan,
+                                        std::string& why_not);
 
   // The batches that follow are cut like this.
   void set_batch(const LeafBounds& bounds);

@@ -55,7 +55,9 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       batch_size_(batch_size_of(config.training, rows_.train.size())),
       optimizer_(network_.layout(), optimizer_options(config),
                  communicator.size() > 1 &&
-                     NodeShares::cuts(network_.layout(), communicator, config.comm).empty()),
+                     !NodeShares::plan(network_.layout(), communicator, config.comm,
+                                       config.training.leaves, batch_size_)
+                          .fills_huge_pages(communicator.size())),
       order_(rows_.train, {.shuffle = config.training.shuffle,
                            .seed = config.training.seed,
                            .batch_size = batch_size_}),

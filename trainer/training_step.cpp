@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "nn/parallel.hpp"
 
@@ -25,21 +24,42 @@ std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_
 // The statistics behind what ranks exchange are each rank's own.
 comm::ParameterExchange::Options exchange_options(const CommConfig& config,
                                                   const nn::ParameterLayout& layout,
-                                                  const comm::Communicator& communicator) {
+                                                  const NodeShares::Plan& shared) {
   using Thread = comm::ParameterExchange::Thread;
   const Thread overlap = nn::others_can_work() ? Thread::always : Thread::between_nodes;
   const Thread thread = config.overlap ? overlap : Thread::never;
   const auto bytes = [](double mib) { return static_cast<std::size_t>(mib * (1 << 20)); };
   comm::BucketSizes buckets{bytes(config.first_bucket_mib), bytes(config.bucket_mib)};
-  std::vector<std::size_t> cuts = NodeShares::cuts(layout, communicator, config);
   // What goes to and fro is no gradient then, and a rank's share of a matrix should be one piece.
-  if (!cuts.empty()) buckets.first = buckets.others = 64 * buckets.others;
+  if (!shared.matrices.empty()) {
+    buckets.first = buckets.others = std::min(64 * buckets.others, comm::BucketSizes::largest);
+  }
   return {.buckets = buckets,
-          .cuts = std::move(cuts),
+          .cuts = shared.cuts(),
           .round_messages = config.wire == "bfloat16",
           .shared_memory = config.shared_memory,
           .thread = thread,
           .extra = layout.buffer_size() - layout.trained_size()};
+}
+
+// For `shared`, or, if that cannot be had, which becomes nothing then, for none. Collective.
+comm::ParameterExchange make_exchange(comm::Communicator& communicator, std::size_t leaves,
+                                      const CommConfig& config, const nn::ParameterLayout& layout,
+                                      NodeShares::Plan& shared, std::string& why_not) {
+  const auto exchange = [&] {
+    return comm::ParameterExchange(communicator, leaves, layout.trained_size(),
+                                   exchange_options(config, layout, shared));
+  };
+  if (!shared.matrices.empty() && !NodeShares::kernels_agree(communicator)) {
+    why_not = "they use different instruction sets";
+    shared.matrices.clear();
+  }
+  {
+    comm::ParameterExchange first = exchange();
+    if (shared.matrices.empty() || first.can_sum_by_elements()) return first;
+  }
+  shared.matrices.clear();  // and the exchange says why ranks do not share memory
+  return exchange();
 }
 
 // A pass of several ranks: it waits for what the last step moved, and tells of what it has summed.
@@ -78,8 +98,10 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, nn::Optimizer<floa
       others_(nn::others_can_work()),
       overlap_(comm.overlap),
       leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
-      exchange_(communicator, leaves, network.layout().trained_size(),
-                exchange_options(comm, network.layout(), communicator)),
+      shared_(
+          NodeShares::plan(network.layout(), communicator, comm, leaves, largest_batch)),
+      exchange_(make_exchange(communicator, leaves, comm, network.layout(), shared_,
+                              why_not_by_weights_)),
       bounds_(leaves),
       workspace_(network, most_rows(leaves_, leaves, largest_batch), true),
       input_(network, data, most_rows(leaves_, leaves, largest_batch), ahead),
@@ -89,9 +111,8 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, nn::Optimizer<floa
   for (const comm::Subtree& subtree : exchange_.subtrees()) {
     subtree_rows_.emplace_back(subtree.size + 1);
   }
-  if (!NodeShares::cuts(network.layout(), communicator, comm).empty()) {
-    shares_ = NodeShares::make(network.layout(), exchange_, communicator, guard_, leaves,
-                               largest_batch, why_not_by_weights_);
+  if (!shared_.matrices.empty()) {
+    shares_ = NodeShares::make(exchange_, communicator, guard_, shared_, why_not_by_weights_);
   }
   if (!alone_) {
     batch_sums_.emplace(network, communicator, leaves);

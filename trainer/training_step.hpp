@@ -137,9 +137,10 @@ class TrainingStep {
   bool others_;  // more than one thread
   bool overlap_;
   comm::LeafRange leaves_;
+  NodeShares::Plan shared_;
+  std::string why_not_by_weights_;
   comm::ParameterExchange exchange_;
   std::optional<NodeShares> shares_;  // with several ranks of one node
-  std::string why_not_by_weights_;
   std::optional<BatchSums> batch_sums_;  // with several ranks; so are these
   std::optional<ShareGather> squares_;   // of chunks of the gradient
   std::optional<ShareGather> ratios_;    // what trust ratios are made of, where there are any

@@ -249,7 +249,9 @@ void BucketExchange::sum() {
   for_each_chunk(shard_, [&](std::size_t begin, std::size_t count) {
     prefetch_chunk(state_.own_segment().parameters() + begin + chunk);
     if (has_moved_some()) return move_the_rest(begin, count, buffer.data());
-    const bool own = state_.own_sums != ParameterExchange::OwnSums::none && !stretches_.empty();
+    // Where there are no stretches, the rank's own thread may be about to write what is read here.
+    const bool own =
+        !stretches_.empty() && state_.own_sums != ParameterExchange::OwnSums::none;
     const float* sum = own ? sum_of_stretches(begin, count, buffer.data())
                            : whole_sum(begin, count, buffer.data());
     if (sum == nullptr) sum = std::fill_n(buffer.data(), count, 0.0F) - count;
