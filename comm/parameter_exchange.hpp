@@ -91,8 +91,9 @@ class ParameterExchange {
   ParameterExchange& operator=(const ParameterExchange&) = delete;
 
   // `elements` floats at a multiple of 64 bytes, zeros at first. Between begin() and finish() those
-  // of a bucket change from when its gradient is final on every rank until wait_for() covers it.
-  // Behind them the extra floats, which are the caller's at all times.
+  // of a bucket change from when its gradient is final on every rank until wait_for() covers it;
+  // those that the rank moves by own sums when it does. Behind them the extra floats, which are the
+  // caller's at all times.
   std::span<float> parameters();
   std::span<const float> parameters() const;
 
@@ -112,8 +113,9 @@ class ParameterExchange {
   // sum over all leaves (zeros if none is present): to the same elements of `moved`, which are the
   // parameters themselves, or other memory if these are still read (then what stands there is
   // anything). `flags` are those that any rank raised in this step. Called for every chunk of
-  // owned(), once a step, from one thread at a time, which may not be the caller's. `note` is
-  // called with the same sums, before, in steps that hold them.
+  // owned(), or what the rank has not moved of it by own sums, once a step, from one thread at a
+  // time, which may not be the caller's. `note` is called with the same sums, before, in steps that
+  // hold them.
   using Move = std::function<void(std::size_t begin, std::span<const float> sum,
                                   std::span<float> moved, unsigned flags)>;
   using Note = std::function<void(std::size_t begin, std::span<const float> sum, unsigned flags)>;
@@ -147,8 +149,7 @@ class ParameterExchange {
   std::span<const float> board_of(std::size_t rank) const;
 
   // The elements of owned() that this rank sums by itself, in ascending order, and of these the
-  // ones that it moves as well, if it moves any. Each begins and ends at a multiple of 16 or where
-  // its bucket does.
+  // ones that it moves as well, if it moves any: these begin and end at multiples of 16.
   struct OwnSum {
     Shard elements;
     bool moves;

@@ -34,7 +34,8 @@ struct Pass {
   std::uint64_t step = 0;        // of the update
   std::size_t first_sample = 0;  // place in the batch of row 0
 
-  ParameterFlow* flow = nullptr;  // null: nobody else touches the flat buffers meanwhile
+  // Null: nobody else touches the flat buffers meanwhile, or all is told of later.
+  ParameterFlow* flow = nullptr;
 
   // For layers that sum over samples forward, in training: the subtrees that this rank sums by
   // itself and that have samples, those that backward() gets gradients for.

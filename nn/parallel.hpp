@@ -27,7 +27,7 @@ constexpr std::size_t parts_of(std::size_t whole, std::size_t size) {
 }
 
 // Calls part(i) for i = 0..parts-1, on several threads if the whole takes `operations`
-// floating-point operations or so and that is worth it. `part` must not throw.
+// floating-point operations or so and that is worth it. Throws what a part throws.
 template <class Part>
 void for_each_part(std::size_t parts, double operations, const Part& part) {
   if (parts < 2 || operations < kOperationsWorthATask) {

@@ -121,8 +121,7 @@ inline std::size_t shared_factors_size(const SharedWeights& weights) {
 // Packs the factors of this rank's samples for the others: panels of d_y, then strips of x, those of
 // each element of weights.rows on their own.
 inline void share_factors(MatrixView<const float> x, MatrixView<const float> d_y,
-                          const SharedWeights& weights, Precision precision,
-                          WeightShares& shares) {
+                          const SharedWeights& weights, Precision precision, WeightShares& shares) {
   const Kernels<float>& kernel = kernels<float>();
   const PairKernels<float>* pairs = detail::shared_pairs(shares.leaf_rows(), precision);
   const std::span<float> packed = shares.packed(weights);
@@ -144,14 +143,14 @@ inline void share_factors(MatrixView<const float> x, MatrixView<const float> d_y
     const std::size_t begin = part / 2 * kRowsPerPart;
     const std::size_t end = std::min(x.rows, begin + kRowsPerPart);
     if (pairs != nullptr) {
-      detail::for_each_leaf_in(
-          shares.own_leaf_rows(), pairs->terms_at_once, begin, end,
-          [&](std::size_t first, std::size_t last, std::size_t step) {
-            if (part % 2 == 0) return pairs->pack_panels(d_y, first, last, step, panels);
-            pack_x([&](MatrixView<const float> columns, float* to) {
-              pairs->pack_strips(columns, first, last, step, to);
-            });
-          });
+      detail::for_each_leaf_in(shares.own_leaf_rows(), pairs->terms_at_once, begin, end,
+                               [&](std::size_t first, std::size_t last, std::size_t step) {
+                                 if (part % 2 == 0)
+                                   return pairs->pack_panels(d_y, first, last, step, panels);
+                                 pack_x([&](MatrixView<const float> columns, float* to) {
+                                   pairs->pack_strips(columns, first, last, step, to);
+                                 });
+                               });
     } else if (part % 2 == 0) {
       kernel.pack_panels(d_y, begin, end, panels);
     } else {
@@ -167,8 +166,7 @@ namespace detail {
 
 // Tells of each leaf where its factors stand, of rows of weights whose strips are `before`.
 inline void find_leaf_factors(std::span<const WeightShares::Factors> all, std::size_t outputs,
-                              const SharedStrips& before,
-                              std::span<LeafFactors<float>> of_leaf) {
+                              const SharedStrips& before, std::span<LeafFactors<float>> of_leaf) {
   const std::size_t width = kernels<float>().panel_width;
   auto leaf = of_leaf.begin();
   for (const WeightShares::Factors& one : all) {

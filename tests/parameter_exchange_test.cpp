@@ -107,7 +107,8 @@ class AllReduce {
     if (by_elements_) {
       own_sums_ = some_of(exchange_.owned(), run);
       for (const ParameterExchange::Part& part : exchange_.parts()) {
-        for (const auto& own : some_of({&part.elements, 1}, run)) summed_by_one_.push_back(own.elements);
+        for (const auto& own : some_of({&part.elements, 1}, run))
+          summed_by_one_.push_back(own.elements);
       }
       const std::string why_not = exchange_.make_boards(100, 2);
       if (!why_not.empty()) throw std::runtime_error(why_not);

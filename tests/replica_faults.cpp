@@ -57,7 +57,8 @@ std::size_t element_at(const std::string& place, const Training& training) {
   if (place.starts_with("shared")) {
     const bool own = place == "shared_own";
     const auto is_owned = [&](std::size_t i) {
-      return std::ranges::any_of(owned, [i](const auto& one) { return one.begin <= i && i < one.end; });
+      return std::ranges::any_of(owned,
+                                 [i](const auto& one) { return one.begin <= i && i < one.end; });
     };
     std::size_t i = training.network().layout().tensors()[2].offset + 70'001;
     while (is_owned(i) != own) ++i;

@@ -31,11 +31,10 @@ TEST_P(ReplicaFaults, AWeightThatChangesOnceIsReportedAtTheNextStep) {
   EXPECT_EQ(saved, ending.output.rfind("saved")) << "and never again\n" << ending.output;
 }
 
-INSTANTIATE_TEST_SUITE_P(Places, ReplicaFaults,
-                         testing::Combine(testing::Values("own", "other", "small", "shared_own",
-                                                         "shared_other"),
-                                          testing::Values("memory", "messages"),
-                                          testing::Values(2, 3)));
+INSTANTIATE_TEST_SUITE_P(
+    Places, ReplicaFaults,
+    testing::Combine(testing::Values("own", "other", "small", "shared_own", "shared_other"),
+                     testing::Values("memory", "messages"), testing::Values(2, 3)));
 
 TEST(ReplicaFaults, AnUndisturbedRunIsNotAccused) {
   for (const char* const way : {"memory", "messages"}) {

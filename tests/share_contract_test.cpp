@@ -15,7 +15,8 @@ using test::ContractTest;
 // Rows of weights that begin where registers do and where they do not; one layer that is too small
 // to be shared between two that are not, and one behind them.
 constexpr const char* kWide =
-    "[{ dense = 331, activation = \"relu\" }, { dense = 272, activation = \"tanh\" }, { dense = 40, "
+    "[{ dense = 331, activation = \"relu\" }, { dense = 272, activation = \"tanh\" }, { dense = "
+    "40, "
     "activation = \"sigmoid\" }, { dense = 1700, bias = false }, { dense = 10 }]";
 
 class ShareContractTest : public ContractTest {
@@ -24,7 +25,7 @@ class ShareContractTest : public ContractTest {
   void expect_same_as_alone(const std::string& more = "") {
     ASSERT_EQ(train("alone", 1, 1, more).exit_code, 0);
     const std::string by_samples = " --set comm.share_weights=false";
-    for (const int ranks : {2, 3, 5, 8}) {
+    for (const int ranks : {2, 3, 8}) {
       for (const std::string& how :
            {std::string(" --set training.threads=2"), std::string(" --set comm.bucket_mib=0.005"),
             std::string(" --set comm.overlap=false --set comm.bucket_mib=32"), by_samples}) {
@@ -67,8 +68,9 @@ TEST_F(ShareContractTest, WithOtherLayersBetween) {
   prepare(
       "[optimizer]\nname = \"adam\"\n[regularization]\nl1 = 1e-5\nl2 = 1e-4\nbiases = true\n"
       "[training]\nbatch_size = 100\nsteps = 12\n",
-      "[{ dense = 331, bias = false }, { batch_norm = true }, { activation = \"relu\" }, { dropout = "
-      "0.2 }, { dense = 272, activation = \"softmax\" }, { dense = 10 }]");
+      "[{ dense = 331, bias = false }, { batch_norm = true }, { activation = \"relu\" }, { dropout "
+      "= "
+      "0.2 }, { dense = 272, activation = \"tanh\" }, { dense = 10 }]");
   expect_same_as_alone();
 }
 

@@ -43,7 +43,10 @@ struct Ranks {
 class OneRank final : public WeightShares {
  public:
   OneRank(Ranks& ranks, std::size_t rank, const Update<float>* update, std::span<float> gradient)
-      : ranks_(ranks), rank_(rank), update_(update), gradient_(gradient),
+      : ranks_(ranks),
+        rank_(rank),
+        update_(update),
+        gradient_(gradient),
         of_leaf_(ranks.all_rows.size() - 1) {}
 
   const SharedWeights* find(std::size_t) const override { return nullptr; }
@@ -62,7 +65,9 @@ class OneRank final : public WeightShares {
   }
   const Update<float>* update() const override { return update_; }
   std::span<float> gradient() override { return gradient_; }
-  void before_moving(std::size_t begin, std::size_t end) override { before.push_back({begin, end}); }
+  void before_moving(std::size_t begin, std::size_t end) override {
+    before.push_back({begin, end});
+  }
   void after_moving(std::size_t begin, std::size_t end) override { after.push_back({begin, end}); }
   std::span<const std::size_t> own_leaf_rows() const override { return ranks_.leaf_rows[rank_]; }
   std::span<const std::size_t> leaf_rows() const override { return ranks_.all_rows; }
@@ -203,7 +208,8 @@ TEST(WeightShares, LargeSharesMoveInPieces) {
   Ranks ranks({{0, 3}, {0, 3}});
   const auto x = uniform_matrix<float>(kSamples, kInputs, 1);
   const auto d_y = uniform_matrix<float>(kSamples, kOutputs, 2);
-  SharedWeights weights{0, kInputs, kOutputs, 0, {{0, 100, false, true}, {100, kInputs, true, true}}};
+  SharedWeights weights{
+      0, kInputs, kOutputs, 0, {{0, 100, false, true}, {100, kInputs, true, true}}};
   for (std::size_t r = 0; r < 2; ++r) {
     OneRank rank(ranks, r, nullptr, {});
     share_factors({x.view().row(3 * r), 3, kInputs, x.view().stride},

@@ -248,9 +248,10 @@ void describe(Visitor& v, C& c) {
   v.field(Field{"timeout", positive, "seconds without word from another rank until the run ends"},
           c.comm.timeout);
   constexpr Rule mebibytes{.low = 0.001, .high = 1024};
-  v.field(Field{"first_bucket_mib", mebibytes,
-                "of gradients that are exchanged as one, the first (not where ranks share weights)"},
-          c.comm.first_bucket_mib);
+  v.field(
+      Field{"first_bucket_mib", mebibytes,
+            "of gradients that are exchanged as one, the first (not where ranks share weights)"},
+      c.comm.first_bucket_mib);
   v.field(Field{"bucket_mib", mebibytes,
                 "of gradients that are exchanged as one, the others; 64 times as much where ranks "
                 "share weights"},

@@ -19,8 +19,8 @@ constexpr std::size_t kWorthSharing = std::size_t{1} << 16;
 template <class Work>
 void for_each_block(comm::Shard elements, const Work& work) {
   constexpr std::size_t kBlock = 16 * comm::chunk;
-  nn::for_each_part(nn::parts_of(elements.size(), kBlock), 4.0 * static_cast<double>(elements.size()),
-                    [&](std::size_t part) {
+  nn::for_each_part(nn::parts_of(elements.size(), kBlock),
+                    4.0 * static_cast<double>(elements.size()), [&](std::size_t part) {
                       const std::size_t begin = elements.begin + part * kBlock;
                       work(begin, std::min(kBlock, elements.end - begin));
                     });
@@ -45,9 +45,8 @@ std::string kernels_in_words() {
 }  // namespace
 
 NodeShares::Plan NodeShares::plan(const nn::ParameterLayout& layout,
-                                  const comm::Communicator& communicator,
-                                  const CommConfig& config, std::size_t leaves,
-                                  std::size_t largest_batch) {
+                                  const comm::Communicator& communicator, const CommConfig& config,
+                                  std::size_t leaves, std::size_t largest_batch) {
   Plan plan{{}, leaves, largest_batch};
   const bool one_node = communicator.local_size() == communicator.size();
   if (!config.share_weights || !config.shared_memory || !one_node || communicator.size() == 1) {
@@ -94,8 +93,7 @@ std::optional<NodeShares> NodeShares::make(comm::ParameterExchange& exchange,
                nn::parts_of(plan.leaves, ranks) * nn::parts_of(plan.largest_batch, plan.leaves));
   for (const nn::SharedWeights& weights : shares.weights_) {
     shares.packed_at_.push_back(shares.board_size_);
-    shares.board_size_ +=
-        nn::round_up(most_samples * nn::shared_factors_size(weights), nn::kLanes);
+    shares.board_size_ += nn::round_up(most_samples * nn::shared_factors_size(weights), nn::kLanes);
   }
   why_not = exchange.make_boards(shares.board_size_, shares.weights_.size());
   if (!why_not.empty()) return {};
@@ -157,7 +155,8 @@ void NodeShares::set_batch(const LeafBounds& bounds) {
   }
   std::size_t first = 0;
   for (std::vector<std::size_t>& rows : leaf_rows_of_rank_) {
-    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = leaf_rows_[first + i] - leaf_rows_[first];
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      rows[i] = leaf_rows_[first + i] - leaf_rows_[first];
     first += rows.size() - 1;
   }
 }
@@ -169,10 +168,10 @@ void NodeShares::begin(const nn::Update<float>* rule, unsigned unless_raised) {
 }
 
 std::string NodeShares::describe() const {
-  return fmt::format("the gradient of {} shared out by weights, {:.1f} MiB a rank for factors",
-                     weights_.size() == 1 ? "one layer is"
-                                          : fmt::format("{} layers is", weights_.size()),
-                     static_cast<double>(memory_bytes()) / (1 << 20));
+  return fmt::format(
+      "the gradient of {} shared out by weights, {:.1f} MiB a rank for factors",
+      weights_.size() == 1 ? "one layer is" : fmt::format("{} layers is", weights_.size()),
+      static_cast<double>(memory_bytes()) / (1 << 20));
 }
 
 const nn::SharedWeights* NodeShares::find(std::size_t offset) const {

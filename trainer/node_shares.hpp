@@ -4,7 +4,7 @@
 // Where all ranks share memory, matrices of many weights go this way. A rank sums and moves the rows
 // that it owns in the exchange; of a row that two own each sums the whole, and the exchange moves
 // its part, as it does with biases and small matrices. Refers to the exchange; a step allocates
-// nothing here. One caller at a time; wait() and the constructor are collective.
+// nothing here. One caller at a time; wait() and make() are collective.
 #pragma once
 
 #include <cstdint>

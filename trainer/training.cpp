@@ -53,11 +53,11 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       rows_(rows_of(config, data, validation)),
       network_(build_network(config, data)),
       batch_size_(batch_size_of(config.training, rows_.train.size())),
-      optimizer_(network_.layout(), optimizer_options(config),
-                 communicator.size() > 1 &&
-                     !NodeShares::plan(network_.layout(), communicator, config.comm,
-                                       config.training.leaves, batch_size_)
-                          .fills_huge_pages(communicator.size())),
+      optimizer_(
+          network_.layout(), optimizer_options(config),
+          communicator.size() > 1 && !NodeShares::plan(network_.layout(), communicator, config.comm,
+                                                       config.training.leaves, batch_size_)
+                                          .fills_huge_pages(communicator.size())),
       order_(rows_.train, {.shuffle = config.training.shuffle,
                            .seed = config.training.seed,
                            .batch_size = batch_size_}),
@@ -277,7 +277,8 @@ Training::Memory Training::memory() const {
   std::size_t owned = 0;
   for (const comm::Shard& shard : step_.exchange().owned()) owned += shard.size();
   const std::size_t boards = step_.shares() ? step_.shares()->memory_bytes() : 0;
-  return {step_.exchange().memory_bytes() + boards, owned * optimizer_.moments().size() * sizeof(float)};
+  return {step_.exchange().memory_bytes() + boards,
+          owned * optimizer_.moments().size() * sizeof(float)};
 }
 
 EpochReport Training::close_epoch(bool complete) {

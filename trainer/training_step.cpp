@@ -98,8 +98,7 @@ TrainingStep::TrainingStep(const nn::Network<float>& network, nn::Optimizer<floa
       others_(nn::others_can_work()),
       overlap_(comm.overlap),
       leaves_(comm::leaves_of_rank(communicator.rank(), communicator.size(), leaves)),
-      shared_(
-          NodeShares::plan(network.layout(), communicator, comm, leaves, largest_batch)),
+      shared_(NodeShares::plan(network.layout(), communicator, comm, leaves, largest_batch)),
       exchange_(make_exchange(communicator, leaves, comm, network.layout(), shared_,
                               why_not_by_weights_)),
       bounds_(leaves),

@@ -2,7 +2,8 @@
 // of ranks and threads.
 //
 // Each rank takes the samples of its leaves through forward, loss and backward, sums gradients over
-// the subtrees that it covers, and the ranks finish the tree. The optimizer then divides by the
+// the subtrees that it covers, and the ranks finish the tree; on one node each sums its share of
+// large ones over the samples of all (node_shares.hpp). The optimizer then divides by the
 // samples and moves the replica. With several ranks each moves its share and gets the rest from the
 // others, while its backward pass goes on and the next forward pass begins. Owns its workspaces and
 // the parameters; nothing is allocated inside a step. One caller at a time.
@@ -43,8 +44,8 @@ class TrainingStep {
   struct Wish {
     bool stop = false;           // this rank was asked to stop
     bool gradient_norm = false;  // the same on every rank; it takes another pass over the gradient,
-                                 // and a rank alone, which without it moves parameters right where
-                                 // their gradient is computed, must keep that
+                                 // and who moves parameters right where their gradient is computed
+                                 // must keep that
   };
 
   // What came of a step, the same on every rank but for the time.
@@ -140,7 +141,7 @@ class TrainingStep {
   NodeShares::Plan shared_;
   std::string why_not_by_weights_;
   comm::ParameterExchange exchange_;
-  std::optional<NodeShares> shares_;  // with several ranks of one node
+  std::optional<NodeShares> shares_;     // with several ranks of one node
   std::optional<BatchSums> batch_sums_;  // with several ranks; so are these
   std::optional<ShareGather> squares_;   // of chunks of the gradient
   std::optional<ShareGather> ratios_;    // what trust ratios are made of, where there are any

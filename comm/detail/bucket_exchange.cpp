@@ -158,7 +158,8 @@ void BucketExchange::set_own_sums(std::span<const OwnSum> own_sums) {
     stretches_.push_back({here, true, own.moves});
     at = here.end;
   }
-  if (!stretches_.empty() && at < shard_.end) stretches_.push_back({{at, shard_.end}, false, false});
+  if (!stretches_.empty() && at < shard_.end)
+    stretches_.push_back({{at, shard_.end}, false, false});
 }
 
 // What a chunk has below the piece moves soon, so it is looked at as well.
@@ -250,8 +251,7 @@ void BucketExchange::sum() {
     prefetch_chunk(state_.own_segment().parameters() + begin + chunk);
     if (has_moved_some()) return move_the_rest(begin, count, buffer.data());
     // Where there are no stretches, the rank's own thread may be about to write what is read here.
-    const bool own =
-        !stretches_.empty() && state_.own_sums != ParameterExchange::OwnSums::none;
+    const bool own = !stretches_.empty() && state_.own_sums != ParameterExchange::OwnSums::none;
     const float* sum = own ? sum_of_stretches(begin, count, buffer.data())
                            : whole_sum(begin, count, buffer.data());
     if (sum == nullptr) sum = std::fill_n(buffer.data(), count, 0.0F) - count;

@@ -8,7 +8,8 @@
 //   reducing    groups exchange the slice's sums, member m with member m: each group's rank gets a
 //               shard of the slice, with all sums that belong to it
 //   summing     the tree is finished over the shard, chunk by chunk, and its parameters move,
-//               unless the step holds its sums. Where backward still reads them, that waits, or
+//               unless the step holds its sums; but for what the rank has summed or moved by
+//               itself. Where backward still reads them, that waits, or
 //               they move apart, into the memory of the bucket's gradient: between groups, if the
 //               bucket has been held up so and was then in the way. This costs a copy
 //   holding     until held sums may be used

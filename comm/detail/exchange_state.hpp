@@ -1,7 +1,8 @@
 // What the buckets of one ParameterExchange share: who takes part, what belongs to the step under
 // way, and the memory that messages need.
 //
-// For the sources of comm only. Plain data; whoever drives the exchange has it to itself.
+// For the sources of comm only. Plain data; whoever drives the exchange has it to itself, but for
+// what the rank's own thread tells of its gradients and own sums.
 #pragma once
 
 #include <atomic>
@@ -61,6 +62,7 @@ struct ExchangeState {
   std::atomic<std::size_t> sums_final_from{0};
   std::atomic<std::size_t> movable_from{0};
   bool flags_known = false;
+  // Written by the rank's own thread before a bucket with own sums is final.
   ParameterExchange::OwnSums own_sums = ParameterExchange::OwnSums::none;
 
   explicit ExchangeState(std::size_t leaf_count) : leaves(leaf_count), tree(leaf_count) {}
