@@ -68,13 +68,13 @@ void for_each_leaf_in(std::span<const std::size_t> leaf_rows, std::size_t at_onc
   }
 }
 
-// Packs both factors of a weight gradient into `scratch`, and tells the job. As pairs they are
-// packed for the leaves of this one subtree.
-template <class T>
-void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
-                  const PairKernels<T>* pairs, WeightGradient<T>& job) {
-  const Kernels<T>& kernel = kernels<T>();
-  T* packed_x = scratch + x.rows * round_up(d_y.cols, kernel.panel_width);
+// Packs both factors of a weight gradient: panels of d_y, and what pack_strips(begin, end, step)
+// makes of the samples in [begin, end) of x, with pairs such as are of one leaf, the first of them
+// at `step`.
+template <class T, class PackStrips>
+void pack_in_parts(MatrixView<const T> x, MatrixView<const T> d_y,
+                   std::span<const std::size_t> leaf_rows, const PairKernels<T>* pairs, T* panels,
+                   const PackStrips& pack_strips) {
   constexpr std::size_t kRowsPerPart = 32;
   const std::size_t blocks = parts_of(x.rows, kRowsPerPart);
   const double operations = 2.0 * static_cast<double>(x.rows * (x.cols + d_y.cols));
@@ -82,20 +82,44 @@ void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
     const std::size_t begin = part / 2 * kRowsPerPart;
     const std::size_t end = std::min(x.rows, begin + kRowsPerPart);
     if (pairs != nullptr) {
-      for_each_leaf_in(job.leaf_rows, pairs->terms_at_once, begin, end,
+      for_each_leaf_in(leaf_rows, pairs->terms_at_once, begin, end,
                        [&](std::size_t first, std::size_t last, std::size_t step) {
                          if (part % 2 == 0) {
-                           pairs->pack_strips(x, first, last, step, packed_x);
+                           pack_strips(first, last, step);
                          } else {
-                           pairs->pack_panels(d_y, first, last, step, scratch);
+                           pairs->pack_panels(d_y, first, last, step, panels);
                          }
                        });
     } else if (part % 2 == 0) {
-      kernel.pack_strips(x, begin, end, packed_x);
+      pack_strips(begin, end, begin);
     } else {
-      kernel.pack_panels(d_y, begin, end, scratch);
+      kernels<T>().pack_panels(d_y, begin, end, panels);
     }
   });
+}
+
+// One matrix's rows as strips.
+template <class T>
+void pack_strips_of(MatrixView<const T> x, std::size_t begin, std::size_t end, std::size_t step,
+                    const PairKernels<T>* pairs, T* packed) {
+  if (pairs != nullptr) {
+    pairs->pack_strips(x, begin, end, step, packed);
+  } else {
+    kernels<T>().pack_strips(x, begin, end, packed);
+  }
+}
+
+// Packs both factors into `scratch`, and tells the job. As pairs they are packed for the leaves of
+// this one subtree.
+template <class T>
+void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
+                  const PairKernels<T>* pairs, WeightGradient<T>& job) {
+  const Kernels<T>& kernel = kernels<T>();
+  T* packed_x = scratch + x.rows * round_up(d_y.cols, kernel.panel_width);
+  pack_in_parts(x, d_y, job.leaf_rows, pairs, scratch,
+                [&](std::size_t begin, std::size_t end, std::size_t step) {
+                  pack_strips_of(x, begin, end, step, pairs, packed_x);
+                });
   job.d_y = scratch;
   job.d_y_step = kernel.panel_width;
   job.d_y_panel = kernel.panel_width * x.rows;

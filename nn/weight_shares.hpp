@@ -128,37 +128,16 @@ inline void share_factors(MatrixView<const float> x, MatrixView<const float> d_y
   assert(x.rows * shared_factors_size(weights) <= packed.size());
   float* const panels = packed.data();
   float* const strips = panels + x.rows * round_up(weights.outputs, kernel.panel_width);
-  const auto pack_x = [&](const auto& pack) {
+  const auto pack_strips = [&](std::size_t begin, std::size_t end, std::size_t step) {
     detail::SharedStrips before{detail::step_of(pairs)};
     for (const SharedWeights::Rows& rows : weights.rows) {
-      pack(MatrixView<const float>{x.data + rows.begin, x.rows, rows.end - rows.begin, x.stride},
-           strips + before.inputs_before * x.rows);
+      detail::pack_strips_of<float>({x.data + rows.begin, x.rows, rows.end - rows.begin, x.stride},
+                                    begin, end, step, pairs,
+                                    strips + before.inputs_before * x.rows);
       before.pass(rows);
     }
   };
-  constexpr std::size_t kRowsPerPart = 32;
-  const std::size_t blocks = parts_of(x.rows, kRowsPerPart);
-  const double operations = 2.0 * static_cast<double>(x.rows * (x.cols + d_y.cols));
-  for_each_part(2 * blocks, operations, [&](std::size_t part) {
-    const std::size_t begin = part / 2 * kRowsPerPart;
-    const std::size_t end = std::min(x.rows, begin + kRowsPerPart);
-    if (pairs != nullptr) {
-      detail::for_each_leaf_in(shares.own_leaf_rows(), pairs->terms_at_once, begin, end,
-                               [&](std::size_t first, std::size_t last, std::size_t step) {
-                                 if (part % 2 == 0)
-                                   return pairs->pack_panels(d_y, first, last, step, panels);
-                                 pack_x([&](MatrixView<const float> columns, float* to) {
-                                   pairs->pack_strips(columns, first, last, step, to);
-                                 });
-                               });
-    } else if (part % 2 == 0) {
-      kernel.pack_panels(d_y, begin, end, panels);
-    } else {
-      pack_x([&](MatrixView<const float> columns, float* to) {
-        kernel.pack_strips(columns, begin, end, to);
-      });
-    }
-  });
+  detail::pack_in_parts(x, d_y, shares.own_leaf_rows(), pairs, panels, pack_strips);
   shares.post(weights);
 }
 
