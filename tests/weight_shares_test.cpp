@@ -12,6 +12,7 @@
 
 #include "instruction_sets.hpp"
 #include "moving_parameters.hpp"
+#include "nn/weight_gradient.hpp"
 #include "random_matrix.hpp"
 
 namespace lockstep::nn {
@@ -240,16 +241,15 @@ TEST(WeightShares, LargeSharesMoveInPieces) {
 // Neither kind of strip is always the one that takes more.
 TEST(WeightShares, RoomForFactorsIsEnoughForEveryKindOfStrips) {
   const SharedWeights weights{0, 1024, 32, 0, {{0, 512, true, true}, {512, 1024, false, true}}};
-  EXPECT_EQ(detail::inputs_in_strips(weights, 12), 1032U);
-  EXPECT_EQ(detail::inputs_in_strips(weights, 32), 1024U);
+  EXPECT_EQ(inputs_in_strips(weights, 12), 1032U);
+  EXPECT_EQ(inputs_in_strips(weights, 32), 1024U);
   with_each_instruction_set([&] {
     const Kernels<float>& kernel = kernels<float>();
     const std::size_t panels = round_up(32, kernel.panel_width);
-    EXPECT_GE(shared_factors_size(weights),
-              panels + detail::inputs_in_strips(weights, kernel.tile_inputs));
+    EXPECT_GE(shared_factors_size(weights), panels + inputs_in_strips(weights, kernel.tile_inputs));
     if (kernel.pairs == nullptr) return;
     EXPECT_GE(shared_factors_size(weights),
-              panels + detail::inputs_in_strips(weights, kernel.pairs->tile_inputs));
+              panels + inputs_in_strips(weights, kernel.pairs->tile_inputs));
   });
 }
 

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
+
+#include "nn/parallel.hpp"
 
 namespace lockstep::trainer {
 
