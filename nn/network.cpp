@@ -145,7 +145,7 @@ void Network<T>::backward(const Pass& pass, std::span<const T> parameters, std::
     tell_final(first, i);
   }
   if (pass.shares == nullptr) return;
-  // Only now, so that ranks have shown one another everything when they first wait.
+  // Only now: a rank that has shown the others all of its factors waits at most for the slowest.
   for (std::size_t i = layers_.size(); i-- > first_trained_;) {
     layers_[i]->sum_shared(pass);
     tell_final(pass, i);

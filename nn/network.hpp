@@ -66,7 +66,7 @@ class Network {
   // After forward() of the same pass, with workspace.d_outputs() holding the loss's gradient: every
   // subtree's gradient = the sum over its leaves. Gradients are written whole, their padding as
   // zeros, but for weights that pass.shares has: of these the rank's share is summed, over the
-  // samples of all ranks, when all else is done.
+  // samples of all ranks, or moves, when all else is done.
   void backward(const Pass& pass, std::span<const T> parameters, std::size_t rows,
                 Workspace<T>& workspace, std::span<const SubtreeGradient<T>> subtrees) const;
 

@@ -29,10 +29,11 @@ void for_each_block(comm::Shard elements, const Work& work) {
                     });
 }
 
-// Factors of so many samples are as large as this many gradients: they would take more memory than
-// the gradients that they spare.
+// Factors of more samples than this many gradients are large: boards would be most of a rank's
+// memory, to spare what is little beside the products of so many samples.
 constexpr std::size_t kGradientsWorthShowing = 4;
 
+// Every trained matrix is the weights of a dense layer, which asks for what is shared.
 bool is_worth_sharing(const nn::ParameterTensor& tensor, std::size_t samples) {
   if (!tensor.is_trained || tensor.shape.size() != 2 || tensor.size < kWorthSharing) return false;
   return samples * (tensor.shape[0] + tensor.shape[1]) <= kGradientsWorthShowing * tensor.size;
@@ -70,11 +71,11 @@ std::vector<std::size_t> NodeShares::Plan::cuts() const {
   return cuts;
 }
 
-bool NodeShares::Plan::fills_huge_pages(std::size_t ranks) const {
-  constexpr std::size_t kTwoHugePages = std::size_t{4} << 20;  // bytes, at both ends of a share
+bool NodeShares::fills_huge_pages() const {
+  constexpr std::size_t kTwoHugePages = std::size_t{4} << 20;  // bytes, at both ends of a piece
   std::size_t bytes = 0;
-  for (const nn::ParameterTensor& tensor : matrices) bytes += tensor.size * sizeof(float);
-  return !matrices.empty() && matrices.size() * kTwoHugePages <= bytes / ranks;
+  for (const auto& own : own_sums_) bytes += own.elements.size() * sizeof(float);
+  return own_sums_.size() * kTwoHugePages <= bytes;
 }
 
 bool NodeShares::kernels_agree(comm::Communicator& communicator) {
@@ -118,7 +119,8 @@ NodeShares::NodeShares(comm::ParameterExchange& exchange, comm::ParameterWatch& 
   }
 }
 
-// Rows that one rank owns whole are its own to move, if they begin and end where registers do.
+// Rows that one rank owns whole are its own to move, if they begin and end where registers do: with
+// 100 outputs every fourth row does.
 void NodeShares::share_out(const nn::ParameterTensor& tensor, std::span<const Part> parts) {
   const std::size_t outputs = tensor.shape[0];
   nn::SharedWeights weights{tensor.offset, tensor.shape[1], outputs, weights_.size(), {}};

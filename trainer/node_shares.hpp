@@ -29,11 +29,8 @@ class NodeShares final : public nn::WeightShares {
     std::size_t leaves = 0;
     std::size_t largest_batch = 0;
 
-    // Where the exchange's buckets are to be cut, so that ranks own as much of each matrix.
+    // Where the exchange's buckets are to be cut, so that ranks own equally much of each matrix.
     std::vector<std::size_t> cuts() const;
-    // Whether a rank's shares of the matrices are so large that huge pages for what it has of them
-    // at most double that memory.
-    bool fills_huge_pages(std::size_t ranks) const;
   };
 
   // Nothing where ranks run on several nodes, are not to share, or have no matrix that is worth it.
@@ -56,6 +53,10 @@ class NodeShares final : public nn::WeightShares {
   // A step has begun: parameters move by `rule`, where their gradient is summed unless it is null or
   // any rank has raised any of these flags.
   void begin(const nn::Update<float>* rule, unsigned unless_raised);
+
+  // Whether what this rank moves lies in pieces so large that huge pages for what it has of them at
+  // most double that memory.
+  bool fills_huge_pages() const;
 
   // For people.
   std::string describe() const;

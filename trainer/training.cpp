@@ -53,17 +53,17 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       rows_(rows_of(config, data, validation)),
       network_(build_network(config, data)),
       batch_size_(batch_size_of(config.training, rows_.train.size())),
-      optimizer_(
-          network_.layout(), optimizer_options(config),
-          communicator.size() > 1 && !NodeShares::plan(network_.layout(), communicator, config.comm,
-                                                       config.training.leaves, batch_size_)
-                                          .fills_huge_pages(communicator.size())),
+      optimizer_(network_.layout(), optimizer_options(config), communicator.size() > 1),
       order_(rows_.train, {.shuffle = config.training.shuffle,
                            .seed = config.training.seed,
                            .batch_size = batch_size_}),
       // A second copy of the whole dataset's inputs would cost more than decoding it once an epoch.
       step_(network_, optimizer_, data, communicator, config.training.leaves, batch_size_,
             config.training.seed, batch_size_ < rows_.train.size(), config.comm) {
+  // Nothing of the moments has been used yet.
+  if (step_.shares() && step_.shares()->fills_huge_pages()) {
+    optimizer_ = nn::Optimizer<float>(network_.layout(), optimizer_options(config));
+  }
   if (validation != nullptr) check_fits(network_, *validation, "data.validation");
   check_batch_size(config, batch_size_);
   if (config.early_stopping.target_accuracy > 0 && !validation_data_.has_classes()) {

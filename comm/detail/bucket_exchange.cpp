@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
-#include <utility>
 
 #include "comm/detail/prefetch.hpp"
 #include "comm/detail/rounded.hpp"
@@ -32,7 +31,7 @@ void BucketExchange::begin() {
   assert(done());
   stage_ = Stage::filling;
   held_up_ = false;
-  looked_at_from_ = moved_from_ = told_from_ = shard_.end;
+  own_moves_ = {shard_.end, shard_.end, shard_.end};
 }
 
 bool BucketExchange::advance() {
@@ -162,18 +161,25 @@ void BucketExchange::set_own_sums(std::span<const OwnSum> own_sums) {
     stretches_.push_back({{at, shard_.end}, false, false});
 }
 
-// What a chunk has below the piece moves soon, so it is looked at as well.
+// Pieces meet anywhere, also in the middle of a chunk. What the chunk has below a piece moves soon,
+// so all of it is looked at before the upper one moves …
 Shard BucketExchange::before_moving(Shard piece) {
-  const std::size_t from = std::max(shard_.begin, piece.begin / chunk * chunk);
-  return {from, std::max(from, std::exchange(looked_at_from_, std::min(from, looked_at_from_)))};
+  const std::size_t end = own_moves_.looked_at_from;
+  const std::size_t chunk_begin = std::max(shard_.begin, piece.begin / chunk * chunk);
+  const std::size_t begin = std::min(end, chunk_begin);
+  own_moves_.looked_at_from = begin;
+  return {begin, end};
 }
 
-// A chunk of which the rest comes with the next piece is told of with that.
+// … and all of it is told of when the lower one has moved. Where no piece follows, or none went
+// before, the exchange moves the rest of a chunk, and tells of it.
 Shard BucketExchange::after_moving(Shard piece) {
-  const bool goes_on = piece.end == std::exchange(moved_from_, piece.begin);
-  const std::size_t end = goes_on ? told_from_ : piece.end / chunk * chunk;
-  told_from_ = std::min(end, chunks_in(piece.begin) * chunk);
-  const std::size_t first = std::max(told_from_, share_.begin);
+  const bool goes_on = piece.end == own_moves_.moved_from;
+  const std::size_t end = goes_on ? own_moves_.told_from : piece.end / chunk * chunk;
+  const std::size_t begin = std::min(end, chunks_in(piece.begin) * chunk);
+  own_moves_.moved_from = piece.begin;
+  own_moves_.told_from = begin;
+  const std::size_t first = std::max(begin, share_.begin);
   return {first, std::max(first, std::min(end, share_.end))};
 }
 
@@ -199,7 +205,7 @@ const float* BucketExchange::sum_of_stretches(std::size_t begin, std::size_t cou
 // Of a chunk that the rank itself may have moved, in part or whole.
 void BucketExchange::move_the_rest(std::size_t begin, std::size_t count, float* buffer) {
   const std::size_t end = begin + count;
-  if (begin < looked_at_from_) before_change({begin, end});
+  if (begin < own_moves_.looked_at_from) before_change({begin, end});
   std::size_t from = begin;
   const auto move_before = [&](std::size_t until) {
     if (from >= until) return;

@@ -120,6 +120,13 @@ class BucketExchange {
     bool moves;  // by the rank, of steps in which these have moved
   };
 
+  // How far the rank is that moves parameters of the shard by itself, from its end on.
+  struct OwnMoves {
+    std::size_t looked_at_from = 0;  // what stands from here on has been looked at
+    std::size_t moved_from = 0;      // the last piece that has moved begins here
+    std::size_t told_from = 0;  // of that and those it goes on from others are told from here on
+  };
+
   bool step_forward();
   bool gather();
   void sum_over_group();
@@ -155,7 +162,7 @@ class BucketExchange {
   const float* whole_sum(std::size_t begin, std::size_t count, float* out);
   const float* sum_of_stretches(std::size_t begin, std::size_t count, float* out);
   void move_the_rest(std::size_t begin, std::size_t count, float* buffer);
-  bool has_moved_some() const { return moved_from_ < shard_.end; }
+  bool has_moved_some() const { return own_moves_.moved_from < shard_.end; }
   bool speaks_for(std::size_t element) const {
     return share_.begin <= element && element < share_.end;
   }
@@ -190,11 +197,7 @@ class BucketExchange {
   bool moves_apart_ = false;         // in this step
   bool worth_moving_apart_ = false;  // as has been seen
   std::vector<Stretch> stretches_;   // none: there are no own sums
-  // Of the rank's own moves in this step: no parameter from here on that is still to be looked at
-  // before it changes; what has moved begins here; and of that, what others were told of.
-  std::size_t looked_at_from_ = 0;
-  std::size_t moved_from_ = 0;
-  std::size_t told_from_ = 0;
+  OwnMoves own_moves_;               // in this step
   Requests requests_;
   Slot* slot_ = nullptr;
   AlignedFloats held_whole_;  // where every rank sums all of the bucket, which others still read
