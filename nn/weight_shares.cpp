@@ -116,6 +116,7 @@ void sum_own_rows(const SharedWeights& weights, Precision precision, WeightShare
                             .leaf_rows = detail::without_absent_halves(leaf_rows),
                             .precision = precision};
   job.x_step = packing.strip_inputs;
+  job.x = job.d_y = all.front().packed;  // some address that tiles may count from
   const auto absent = static_cast<std::size_t>(job.leaf_rows.data() - leaf_rows.data());
   job.of_leaf = shares.of_leaf().subspan(absent, job.leaf_rows.size() - 1);
   std::size_t inputs_before = inputs_in_strips(weights, packing.strip_inputs);

@@ -33,21 +33,40 @@ struct LeafProducts {
   static constexpr std::size_t kBlock =
       Terms::kInRuns ? kTwoRuns<Terms> : steps_of<Terms>(kDepthBlock);  // steps
 
+  HWY_INLINE LeafProducts(const WeightGradient<T>& gradient, std::size_t first_input,
+                          std::size_t of_panel, const Meanwhile& call)
+      : job(gradient),
+        x(gradient.x + first_input / kTileRows * gradient.x_strip + first_input % kTileRows),
+        x_step(gradient.x_step),
+        d_y(gradient.d_y + of_panel * gradient.d_y_panel),
+        d_y_step(gradient.d_y_step),
+        together(gradient.of_leaf.empty()),
+        input(first_input),
+        panel(of_panel),
+        meanwhile(call) {}
+
   const WeightGradient<T>& job;
+  const T* x;  // and d_y: of the first sample, where all stand together
+  std::size_t x_step;
+  const T* d_y;
+  std::size_t d_y_step;
+  bool together;
   std::size_t input;
   std::size_t panel;
   Meanwhile meanwhile;
 
   // Of the sample `begin`, the first of the leaf.
   HWY_INLINE TileFactors<T, Terms> factors(std::size_t leaf, std::size_t begin) const {
-    const std::size_t strip = input / kTileRows, place = input % kTileRows;
-    if (HWY_LIKELY(job.of_leaf.empty())) {
-      return {job.x + strip * job.x_strip + place + begin * job.x_step, 1, job.x_step,
-              job.d_y + panel * job.d_y_panel + begin * job.d_y_step, job.d_y_step, 0};
+    if (HWY_LIKELY(together)) {
+      return {x + begin * x_step, 1, x_step, d_y + begin * d_y_step, d_y_step, 0};
     }
     const LeafFactors<T>& own = job.of_leaf[leaf];
-    return {own.x + strip * own.x_strip + place, 1, job.x_step,
-            own.d_y + panel * own.d_y_panel, job.d_y_step, 0};
+    return {own.x + input / kTileRows * own.x_strip + input % kTileRows,
+            1,
+            x_step,
+            own.d_y + panel * own.d_y_panel,
+            d_y_step,
+            0};
   }
 
   template <std::size_t kRows, std::size_t kVectors>
@@ -153,7 +172,7 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
                             ? leaves.rows() / Terms::kTerms / (Terms::kInRuns ? 2 : 1)
                             : leaves.count());
   const auto ask_for_row = [&lines]() LOCKSTEP_LAMBDA { lines.ask_for_row(); };
-  const LeafProducts<T, Terms, decltype(ask_for_row)> sum_rows{job, input, panel, ask_for_row};
+  const LeafProducts<T, Terms, decltype(ask_for_row)> sum_rows(job, input, panel, ask_for_row);
   sum_leaves(leaves, sum_rows, tile);
 
   if (job.update == nullptr && cols == tile.kColumns) {
