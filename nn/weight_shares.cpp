@@ -11,8 +11,8 @@ namespace {
 
 using Rows = SharedWeights::Rows;
 
-// The kernels for a batch, the same on all ranks, and the order that they want factors in. What a rank
-// has packed is, each with a step for each of its samples,
+// The kernels for a batch, the same on all ranks, and the order that they want factors in. What a
+// rank has packed is, each with a step for each of its samples,
 //   panel 0 of d_y | panel 1 | …  ‖  strips of rows[0] | strips of rows[1] | …  of weights.rows
 struct Packing {
   Packing(std::span<const std::size_t> leaf_rows, Precision precision)

@@ -15,6 +15,9 @@ namespace {
 constexpr unsigned kStop = 1;
 constexpr unsigned kDiverged = 2;
 
+// Those of a step that tells the norm of its gradient.
+constexpr unsigned kTellsNorm = kStop;
+
 // The most samples that the leaves of a rank can hold in batches of up to `largest_batch`.
 std::size_t most_rows(comm::LeafRange leaves, std::size_t all_leaves, std::size_t largest_batch) {
   const std::size_t owned = leaves.end - leaves.begin;
@@ -215,7 +218,7 @@ void TrainingStep::compute_with_others(nn::Pass pass, std::size_t rows, const Le
   exchange_.begin(bounds_.present(), (stop ? kStop : 0) | (finite ? 0 : kDiverged),
                   holds ? Sums::hold : Sums::move);
   if (shares_) {
-    shares_->begin(holds || move_.gradient_norm ? nullptr : &move_.rule, kStop);
+    shares_->begin(holds || norm_is_told(0) ? nullptr : &move_.rule, kTellsNorm);
     pass.shares = &*shares_;
   }
   gradients(pass, rows, nullptr);
@@ -275,7 +278,7 @@ void TrainingStep::move(std::size_t begin, std::span<const float> sum, std::span
 }
 
 bool TrainingStep::norm_is_told(unsigned flags) const {
-  return move_.gradient_norm || (flags & kStop) != 0;
+  return move_.gradient_norm || (flags & kTellsNorm) != 0;
 }
 
 std::span<float> TrainingStep::parameters_to_set() {

@@ -1,7 +1,5 @@
 #include "comm/detail/boards.hpp"
 
-#include <utility>
-
 namespace lockstep::comm::detail {
 
 std::string Boards::make(Communicator& communicator, const Hierarchy& hierarchy, std::size_t floats,

@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "comm/detail/node_memory.hpp"
 #include "comm/detail/segment.hpp"

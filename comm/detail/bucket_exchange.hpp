@@ -9,9 +9,9 @@
 //               shard of the slice, with all sums that belong to it
 //   summing     the tree is finished over the shard, chunk by chunk, and its parameters move,
 //               unless the step holds its sums; but for what the rank has summed or moved by
-//               itself. Where backward still reads them, that waits, or
-//               they move apart, into the memory of the bucket's gradient: between groups, if the
-//               bucket has been held up so and was then in the way. This costs a copy
+//               itself. Where backward still reads them, that waits, or they move apart, into the
+//               memory of the bucket's gradient: between groups, if the bucket has been held up so
+//               and was then in the way. This costs a copy
 //   holding     until held sums may be used
 //   spreading   groups exchange the moved shards, in the parameters or apart from them
 //   landing     what moved apart is copied when all of backward is done: land()
