@@ -63,8 +63,9 @@ class File {
   // are copied and need not outlive the call.
   static File open_image(std::span<const std::byte> image, std::string name);
 
-  // An empty file in memory, to be filled by the write calls. `name` stands for it in messages.
-  static File create_image(std::string name);
+  // An empty file in memory, to be filled by the write calls. `name` stands for it in messages. Its
+  // memory grows by so many bytes at a time, each time perhaps to another place.
+  static File create_image(std::string name, std::size_t growth = std::size_t{1} << 20);
 
   File(File&& other) noexcept;
   File& operator=(File&& other) noexcept;
@@ -75,8 +76,8 @@ class File {
   explicit operator bool() const { return id_ >= 0; }
   const std::string& name() const { return name_; }
 
-  // The bytes that the file would have on disk.
-  std::vector<std::byte> image() const;
+  // The bytes that the file would have on disk, with memory for `room` more.
+  std::vector<std::byte> image(std::size_t room = 0) const;
 
   bool has(std::string_view path) const { return is_group(path) || is_dataset(path); }
   bool is_group(std::string_view path) const;

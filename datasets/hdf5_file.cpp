@@ -111,13 +111,13 @@ File File::open_image(std::span<const std::byte> image, std::string name) {
   return File(id, std::move(name));
 }
 
-File File::create_image(std::string name) {
+File File::create_image(std::string name, std::size_t growth) {
   silence_hdf5();
   const Place place{name, ""};
   const PropertiesHandle creation(
       place.check(H5Pcreate(H5P_FILE_CREATE), "set up a file in memory"));
   set_group_properties(creation.get(), place);
-  const PropertiesHandle access = memory_driver(1 << 20, place);
+  const PropertiesHandle access = memory_driver(growth, place);
   const hid_t id =
       place.check(H5Fcreate(name_in_memory().c_str(), H5F_ACC_TRUNC, creation.get(), access.get()),
                   "make a file in memory");
@@ -137,12 +137,14 @@ File::~File() {
   if (id_ >= 0) H5Fclose(id_);
 }
 
-std::vector<std::byte> File::image() const {
+std::vector<std::byte> File::image(std::size_t room) const {
   silence_hdf5();
   const Place place{name_, ""};
   place.check(H5Fflush(id_, H5F_SCOPE_LOCAL), "complete the file in memory");
   const ssize_t size = place.check(H5Fget_file_image(id_, nullptr, 0), "measure the file");
-  std::vector<std::byte> bytes(static_cast<std::size_t>(size));
+  std::vector<std::byte> bytes;
+  bytes.reserve(static_cast<std::size_t>(size) + room);
+  bytes.resize(static_cast<std::size_t>(size));
   place.check(H5Fget_file_image(id_, bytes.data(), bytes.size()), "copy the file");
   return bytes;
 }

@@ -4,10 +4,14 @@
 #include <cmath>
 
 #include "nn/kernels/kernels.hpp"
+#include "nn/parallel.hpp"
 #include "nn/random.hpp"
 
 namespace lockstep::nn {
 namespace {
+
+constexpr std::size_t kPart = 8 * 1024;  // weights that one thread draws at a time
+constexpr double kOperationsPerDraw = 100;
 
 // c[0] + c[1] x + … + c[7] x^7
 double polynomial(const double (&c)[8], double x) {
@@ -72,15 +76,18 @@ template <class T>
 void initialize(const InitialValues& values, std::uint64_t seed, std::size_t tensor,
                 std::span<T> weights) {
   const Draws draws(seed, Purpose::initial_parameters, static_cast<std::uint32_t>(tensor), 0);
+  const auto fill = [&](const auto& value) {
+    const double operations = kOperationsPerDraw * static_cast<double>(weights.size());
+    for_each_part(parts_of(weights.size(), kPart), operations, [&](std::size_t part) {
+      const std::size_t end = std::min(weights.size(), (part + 1) * kPart);
+      for (std::size_t i = part * kPart; i < end; ++i) weights[i] = static_cast<T>(value(i));
+    });
+  };
   const auto fill_normal = [&](double deviation) {
-    for (std::size_t i = 0; i < weights.size(); ++i) {
-      weights[i] = static_cast<T>(deviation * normal_quantile(draws.uniform(i)));
-    }
+    fill([&](std::size_t i) { return deviation * normal_quantile(draws.uniform(i)); });
   };
   const auto fill_uniform = [&](double width) {
-    for (std::size_t i = 0; i < weights.size(); ++i) {
-      weights[i] = static_cast<T>(width * (2 * draws.uniform(i) - 1));
-    }
+    fill([&](std::size_t i) { return width * (2 * draws.uniform(i) - 1); });
   };
   const double inputs = static_cast<double>(values.inputs);
   const double outputs = static_cast<double>(values.outputs);

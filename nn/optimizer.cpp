@@ -97,7 +97,7 @@ Update<T> Optimizer<T>::rule_at(std::uint64_t step, std::size_t samples,
   u.per_sample = static_cast<T>(1 / static_cast<double>(samples));
   u.epsilon = static_cast<T>(o.epsilon.value_or(default_epsilon(o.rule)));
   u.epsilon_inside_root = o.epsilon_inside_root;
-  double step_size = o.learning_rate;
+  double step_size = learning_rate_at(step);
   switch (o.rule) {
     case UpdateRule::sgd:
       break;

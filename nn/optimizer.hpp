@@ -1,7 +1,7 @@
 // The optimizers: how parameters move, given the gradient of a batch.
 //
-// With g the mean gradient over the batch (plus penalties, see below), a the learning rate, e the
-// epsilon, t the number of the update, from 1:
+// With g the mean gradient over the batch (plus penalties, see below), a the learning rate (by its
+// schedule, see learning_rate.hpp), e the epsilon, t the number of the update, from 1:
 //
 //   sgd       w -= a g
 //   momentum  v = b v + g                      B. Polyak, 1964, in the form of PyTorch
@@ -40,6 +40,7 @@
 
 #include "nn/buffer.hpp"
 #include "nn/kernels/kernels.hpp"
+#include "nn/learning_rate.hpp"
 #include "nn/named.hpp"
 #include "nn/parameters.hpp"
 #include "nn/trust_ratios.hpp"
@@ -56,6 +57,7 @@ constexpr std::optional<UpdateRule> update_rule_named(std::string_view name) {
 struct OptimizerOptions {
   UpdateRule rule = UpdateRule::sgd;
   double learning_rate = 0.01;
+  LearningRateSchedule schedule = {};
   double momentum = 0.9;               // momentum's b
   bool averaged = false;               // momentum
   double beta1 = 0.9;                  // adam, lamb
@@ -87,6 +89,11 @@ class Optimizer {
   // samples, which is divided by their number there and nowhere else. A view of the parameters and
   // the moments: for whoever has the gradient piece by piece.
   Update<T> rule_at(std::uint64_t step, std::size_t samples, std::span<T> parameters) const;
+
+  // The learning rate of update number `step`, from 1.
+  double learning_rate_at(std::uint64_t step) const {
+    return options_.learning_rate * options_.schedule.factor(step);
+  }
 
   // Whether no parameter can move before the whole gradient is known.
   bool needs_whole_gradient() const { return clips() || trust_ratios_; }

@@ -225,8 +225,18 @@ void check_closing(const fs::path& path, const Closing& closing) {
   }
 }
 
+std::size_t bytes_of(const std::vector<NamedTensor>& tensors) {
+  std::size_t bytes = 0;
+  for (const NamedTensor& tensor : tensors) bytes += tensor.values.size() * sizeof(float);
+  return bytes;
+}
+
+// With room for the closing line.
 std::vector<std::byte> file_image(const fs::path& path, const Checkpoint& checkpoint) {
-  File file = File::create_image(path.string());
+  std::size_t bytes = bytes_of(checkpoint.parameters) + bytes_of(checkpoint.best);
+  for (const auto& [name, tensors] : checkpoint.moments) bytes += bytes_of(tensors);
+  constexpr std::size_t kBesideTensors = std::size_t{1} << 18;
+  File file = File::create_image(path.string(), bytes + kBesideTensors);
   file.write_attribute<std::uint64_t>("/", "format_version", kFormatVersion);
   describe_texts(
       [&](const char* key, const std::string& text) { file.write_text_attribute("/", key, text); },
@@ -241,7 +251,7 @@ std::vector<std::byte> file_image(const fs::path& path, const Checkpoint& checkp
     write_tensors(file, "optimizer/" + name, tensors);
   }
   if (!checkpoint.best.empty()) write_tensors(file, "best", checkpoint.best);
-  return file.image();
+  return file.image(kClosingSize);
 }
 
 Checkpoint read_content(const fs::path& path, const File& file) {

@@ -60,6 +60,9 @@ struct ModelConfig {
 struct OptimizerConfig {
   std::string name = "sgd";                 // sgd, momentum, adagrad, rmsprop, adam, lamb
   double learning_rate = 0.01;              // > 0
+  std::string schedule = "constant";        // of the learning rate: constant, linear, cosine
+  std::uint64_t warmup_steps = 0;           // updates in which it rises, fewer than the run has
+  double end_factor = 0;                    // linear, cosine: share of it at the end, [0, 1]
   double momentum = 0.9;                    // momentum: b, [0, 1)
   bool averaged = false;                    // momentum: v = b*v + (1-b)*g instead of v = b*v + g
   double beta1 = 0.9;                       // adam, lamb, [0, 1)

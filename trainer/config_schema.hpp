@@ -21,6 +21,7 @@
 #include "nn/activation.hpp"
 #include "nn/batch_norm.hpp"
 #include "nn/initializer.hpp"
+#include "nn/learning_rate.hpp"
 #include "nn/loss.hpp"
 #include "nn/optimizer.hpp"
 #include "nn/precision.hpp"
@@ -76,6 +77,7 @@ inline constexpr auto initializers = [] {
 inline constexpr std::span<const std::string_view> norm_scopes = nn::kNormScopeNames;
 inline constexpr std::span<const std::string_view> losses = nn::kLossNames;
 inline constexpr std::span<const std::string_view> optimizers = nn::kUpdateRuleNames;
+inline constexpr std::span<const std::string_view> schedules = nn::kScheduleNames;
 inline constexpr std::array<std::string_view, 3> descents{"batch", "minibatch", "stochastic"};
 inline constexpr std::span<const std::string_view> precisions = nn::kPrecisionNames;
 
@@ -180,6 +182,16 @@ void describe(Visitor& v, C& c) {
   v.field(
       Field{"learning_rate", {.low = 0, .high = largest_float, .low_open = true}, "size of a step"},
       o.learning_rate);
+  v.field(Field{"schedule", one_of(schedules),
+                "how the learning rate falls from there to the last update of the run"},
+          o.schedule);
+  v.field(
+      Field{"warmup_steps", at_least(0), "updates in which the learning rate rises before that"},
+      o.warmup_steps);
+  v.field(Field{"end_factor",
+                {.low = 0, .high = 1},
+                "linear, cosine: share of the learning rate that is left at the end"},
+          o.end_factor);
   v.field(Field{"momentum", fraction, "momentum: share b of the velocity kept"}, o.momentum);
   v.field(Field{"averaged", any, "momentum: v = b*v + (1-b)*g instead of v = b*v + g"}, o.averaged);
   v.field(Field{"beta1", fraction, "adam, lamb: share of the mean gradient kept"}, o.beta1);

@@ -75,11 +75,21 @@ nn::Network<float> build_network(const Config& config, std::size_t inputs) {
   }
 }
 
-nn::OptimizerOptions optimizer_options(const Config& config) {
+nn::OptimizerOptions optimizer_options(const Config& config, std::uint64_t updates) {
   const OptimizerConfig& optimizer = config.optimizer;
+  if (optimizer.warmup_steps > 0 && optimizer.warmup_steps >= updates) {
+    throw ConfigError(
+        fmt::format("optimizer.warmup_steps: found {}, but the whole run has {} updates; expected "
+                    "fewer than it has",
+                    optimizer.warmup_steps, updates));
+  }
   nn::OptimizerOptions options;
   options.rule = nn::update_rule_named(optimizer.name).value();
   options.learning_rate = optimizer.learning_rate;
+  options.schedule = {.shape = nn::schedule_named(optimizer.schedule).value(),
+                      .end_factor = optimizer.end_factor,
+                      .warmup_updates = optimizer.warmup_steps,
+                      .updates = updates};
   options.momentum = optimizer.momentum;
   options.averaged = optimizer.averaged;
   options.beta1 = optimizer.beta1;

@@ -14,7 +14,8 @@ namespace lockstep::trainer {
 // The network for samples of `inputs` numbers.
 nn::Network<float> build_network(const Config& config, std::size_t inputs);
 
-nn::OptimizerOptions optimizer_options(const Config& config);
+// The optimizer of a run of so many updates. Throws ConfigError where its warm-up is no shorter.
+nn::OptimizerOptions optimizer_options(const Config& config, std::uint64_t updates);
 
 // Throws ConfigError unless `data` has what the network takes in and what its loss compares with.
 // `role` names the file in messages ("data.test").

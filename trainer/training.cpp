@@ -53,7 +53,7 @@ Training::Training(const Config& config, const datasets::Dataset& data,
       rows_(rows_of(config, data, validation)),
       network_(build_network(config, data)),
       batch_size_(batch_size_of(config.training, rows_.train.size())),
-      optimizer_(network_.layout(), optimizer_options(config), communicator.size() > 1),
+      optimizer_(network_.layout(), optimizer_options(config, updates()), communicator.size() > 1),
       order_(rows_.train, {.shuffle = config.training.shuffle,
                            .seed = config.training.seed,
                            .batch_size = batch_size_}),
@@ -62,7 +62,7 @@ Training::Training(const Config& config, const datasets::Dataset& data,
             config.training.seed, batch_size_ < rows_.train.size(), config.comm) {
   // Nothing of the moments has been used yet.
   if (step_.shares() && step_.shares()->fills_huge_pages()) {
-    optimizer_ = nn::Optimizer<float>(network_.layout(), optimizer_options(config));
+    optimizer_ = nn::Optimizer<float>(network_.layout(), optimizer_.options());
   }
   if (validation != nullptr) check_fits(network_, *validation, "data.validation");
   check_batch_size(config, batch_size_);
@@ -138,6 +138,13 @@ std::span<const float> Training::result() const {
 
 std::uint64_t Training::steps_in_epoch() const {
   return (rows_.train.size() + batch_size_ - 1) / batch_size_;
+}
+
+std::uint64_t Training::updates() const {
+  if (config_.training.steps > 0) return config_.training.steps;
+  const std::uint64_t steps = steps_in_epoch();
+  return steps *
+         std::min(config_.training.epochs, std::numeric_limits<std::uint64_t>::max() / steps);
 }
 
 bool Training::done() const {
@@ -243,7 +250,7 @@ void Training::diverged(std::string_view what) const {
   throw Diverged(
       fmt::format("diverged at step {} (epoch {}): not finite any more: the {}; a smaller "
                   "optimizer.learning_rate (now {}) may help",
-                  state_.step, state_.epoch + 1, what, config_.optimizer.learning_rate));
+                  state_.step, state_.epoch + 1, what, optimizer_.learning_rate_at(state_.step)));
 }
 
 double Training::own_mean_loss() const {
@@ -290,7 +297,7 @@ EpochReport Training::close_epoch(bool complete) {
   report.samples = samples_done_in_epoch();
   report.seconds = state_.seconds;
   report.pace = pace_.close_epoch(communicator_, step_.seconds_waited());
-  report.learning_rate = config_.optimizer.learning_rate;
+  report.learning_rate = optimizer_.learning_rate_at(state_.step);
   report.gradient_norm = state_.gradient_norm;
   const double samples = static_cast<double>(report.samples);
   report.train_loss = sum_over_leaves(state_.epoch_loss_by_leaf) / samples;

@@ -46,7 +46,7 @@ struct EpochReport {
   double train_loss = 0;  // mean over the epoch's samples, each as its batch saw it
   std::optional<double> train_accuracy;
   std::optional<Evaluation> validation;
-  double learning_rate = 0;
+  double learning_rate = 0;  // of the last step
   double gradient_norm = 0;  // of the last step
   bool best = false;         // the best validation loss so far
 };
@@ -79,6 +79,9 @@ class Training {
   // Collective. Trains to the end that the configuration sets, or until `stop` says true on some
   // rank; then a checkpoint has been saved. Throws Diverged.
   TrainingEnd run(const TrainingObserver& observer, const std::function<bool()>& stop);
+
+  // Updates of the whole run, unless something ends it early.
+  std::uint64_t updates() const;
 
   // Whether the configuration asks for no more than has been done.
   bool done() const;

@@ -53,9 +53,6 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, help="default: 5")
     parser.add_argument("--seconds", type=float, help="of each measurement (default: 3)")
     parser.add_argument("--seeds", type=int, help="of the race (default: 10)")
-    parser.add_argument("--fastest", metavar="SETTINGS",
-                        default="training.batch_size=256 optimizer.learning_rate=2e-3",
-                        help="race: lockstep's own recipe, as for --set; '' for none (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="print the names of the rows and end")
     parser.add_argument("--out", metavar="DIR", default=os.path.join(ROOT, "bench"), help="default: bench/")
     parser.add_argument("--build", metavar="DIR", default=os.path.join(ROOT, "build"), help=argparse.SUPPRESS)

@@ -14,6 +14,7 @@
 #include "comm/together.hpp"
 #include "datasets/numbers.hpp"
 #include "nn/kernels/kernels.hpp"
+#include "trainer/background.hpp"
 #include "trainer/checkpoint_files.hpp"
 #include "trainer/commands/commands.hpp"
 #include "trainer/doctor/judge_placement.hpp"
@@ -64,6 +65,8 @@ class TrainRun {
   ExitCode run_in_arena() {
     const datasets::Names names{config_.data.x, config_.data.y};
     const auto data = datasets::Dataset::read(config_.data.train, names);
+    Background digest;  // which the first checkpoint asks for
+    if (threads_ > 1) digest.start([&] { data.digest(); });
     std::shared_ptr<const datasets::Dataset> validation, test;
     const auto read = [&](const std::string& path) {
       return std::make_shared<const datasets::Dataset>(datasets::Dataset::read(path, names));
@@ -130,7 +133,7 @@ class TrainRun {
 
   // Each rank has read its own files: a node with another copy would train another replica.
   void check_agreement(const datasets::Dataset& data, const datasets::Dataset* validation) {
-    if (world_.size() == 1) return;  // and the digests are left for when they are wanted
+    if (world_.size() == 1) return;  // and digests are waited for when they are wanted
     const std::string mine =
         fmt::format("{}\n{}\n{}\n{}\n{}", kProgramVersion, kBuild, data.digest(),
                     validation ? validation->digest() : "none", to_toml(config_));
@@ -198,7 +201,7 @@ class TrainRun {
     const Checkpoint checkpoint = read_checkpoint(path);
     check_same_epoch(checkpoint, path, data);
     training.resume(checkpoint, path);
-    if (record_) tell_of_resume(checkpoint, path, data);
+    if (record_) tell_of_resume(training, checkpoint, path, data);
     return true;
   }
 
@@ -222,11 +225,19 @@ class TrainRun {
     }
   }
 
-  void tell_of_resume(const Checkpoint& checkpoint, const std::string& path,
-                      const datasets::Dataset& data) {
+  void tell_of_resume(const Training& training, const Checkpoint& checkpoint,
+                      const std::string& path, const datasets::Dataset& data) {
     say(fmt::format("resume  {} (epoch {}, step {})", path, checkpoint.state.epoch,
                     checkpoint.state.step));
     std::vector<std::string> changed = differences(parse_config(checkpoint.config, path), config_);
+    for (const std::string& key : changed) {
+      if (is_scheduled() && (key == "training.epochs" || key == "training.steps")) {
+        record_->warn(fmt::format(
+            "{} changed: from here on the learning rate falls as in a run of {} updates, so the "
+            "result is that of neither length from the start",
+            key, datasets::with_commas(training.updates())));
+      }
+    }
     std::erase_if(changed, may_change_on_resume);
     if (!changed.empty()) {
       record_->warn(fmt::format("this is no longer the run that wrote the checkpoint: {} changed",
@@ -294,6 +305,7 @@ class TrainRun {
                     config_.optimizer.name, config_.optimizer.learning_rate,
                     datasets::with_commas(training.batch_size()), config_.training.leaves,
                     config_.training.seed));
+    say_schedule(training.updates());
     if (world_.size() > 1) {
       const Training::Memory memory = training.memory();
       say(fmt::format("ranks   {}; {:.1f} MiB a rank for the exchange, {:.1f} MiB for its moments",
@@ -321,6 +333,26 @@ class TrainRun {
     }
     say(fmt::format("run     {}", record_->directory().path().string()));
   }
+
+  void say_schedule(std::uint64_t updates) {
+    const OptimizerConfig& o = config_.optimizer;
+    std::vector<std::string> parts;
+    if (o.warmup_steps > 0) {
+      parts.push_back(
+          fmt::format("rises in the first {} updates", datasets::with_commas(o.warmup_steps)));
+    }
+    if (is_scheduled()) {
+      parts.push_back(fmt::format("falls {} to {} at update {}",
+                                  o.schedule == "linear" ? "along a line" : "along a cosine",
+                                  o.learning_rate * o.end_factor, datasets::with_commas(updates)));
+    }
+    if (!parts.empty()) {
+      say(fmt::format("train   the learning rate {}", fmt::join(parts, ", then ")));
+    }
+  }
+
+  // Whether the learning rate at a step depends on how long the run is.
+  bool is_scheduled() const { return config_.optimizer.schedule != "constant"; }
 
   void say_target_reached(const Training& training) {
     const TrainingState& state = training.state();
