@@ -182,6 +182,8 @@ TEST(Training, ACheckpointHoldsAllThatTheNextStepNeeds) {
   Config config = small_config();
   config.early_stopping.patience = 100;
   config.checkpoint.every_steps = 7;  // in the middle of epochs, and between two
+  config.optimizer.schedule = "cosine";
+  config.optimizer.warmup_steps = 9;
   Training whole(config, data, world());
   Told told;
   whole.run(told.observer(), never);
@@ -199,6 +201,43 @@ TEST(Training, ACheckpointHoldsAllThatTheNextStepNeeds) {
     EXPECT_EQ(resumed.state().train_loss, whole.state().train_loss) << checkpoint.state.step;
     EXPECT_EQ(resumed.state().best_validation_loss, whole.state().best_validation_loss);
   }
+}
+
+// 4 epochs of 11 updates.
+TEST(Training, TheLearningRateFallsOverTheUpdatesOfTheWholeRun) {
+  const auto data = test::small_dataset(135);
+  Config config = small_config();
+  config.optimizer.schedule = "linear";
+  config.optimizer.end_factor = 0.2;
+  config.optimizer.warmup_steps = 4;
+  Told told;
+  Training training(config, data, world());
+  EXPECT_EQ(training.updates(), 44u);
+  training.run(told.observer(), never);
+  for (const EpochReport& epoch : told.epochs) {
+    const double done = (static_cast<double>(epoch.step) - 5) / 40;  // before the epoch's last
+    EXPECT_NEAR(epoch.learning_rate, 0.01 * (1 - 0.8 * done), 1e-15) << epoch.epoch;
+  }
+  config.training.steps = 30;  // and only then has it fallen as far
+  Told of_fewer;
+  Training fewer(config, data, world());
+  EXPECT_EQ(fewer.updates(), 30u);
+  fewer.run(of_fewer.observer(), never);
+  if (world().rank() == 0) {
+    EXPECT_NEAR(of_fewer.epochs.back().learning_rate, 0.01 * (1 - 0.8 * 25 / 26), 1e-15);
+  }
+  EXPECT_NE(values(fewer.result()), values(training.result()));
+}
+
+TEST(Training, AWarmUpMustBeShorterThanTheRun) {
+  const auto data = test::small_dataset(135);
+  Config config = small_config();
+  config.optimizer.warmup_steps = 43;
+  EXPECT_NO_THROW(Training(config, data, world()));
+  config.optimizer.warmup_steps = 44;
+  EXPECT_THROW(Training(config, data, world()), ConfigError);
+  config.training.steps = 45;
+  EXPECT_NO_THROW(Training(config, data, world()));
 }
 
 Config config_with_batch_norm(const std::string& scope) {
