@@ -17,9 +17,14 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// Whether such a tile asks for a row of what it will write at each step, or at each leaf.
+// Whether such a tile asks for a row of what will be written at each step, or for some at each leaf.
 template <class Terms, std::size_t kRows>
 inline constexpr bool kAsksBySteps = kRows == Terms::kRows;
+inline constexpr std::size_t kRowsAskedByLeaf = 3;
+
+// Memory, or another core's cache, answers in about the time of so many samples' products. A tile
+// of fewer asks for what later ones will write.
+inline constexpr std::size_t kSamplesToAnswer = 64;
 
 // Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most
 // leaves are shorter than, or of two runs. The first step of a leaf stands where its first row
@@ -73,7 +78,9 @@ struct LeafProducts {
   HWY_INLINE void operator()(std::size_t leaf, std::size_t begin, std::size_t end,
                              Tile<T, kRows, kVectors>& node) const {
     constexpr std::size_t kColumns = Tile<T, kRows, kVectors>::kColumns;
-    if constexpr (!kAsksBySteps<Terms, kRows>) meanwhile();
+    if constexpr (!kAsksBySteps<Terms, kRows>) {
+      LOCKSTEP_UNROLL for (std::size_t i = 0; i < kRowsAskedByLeaf; ++i) meanwhile();
+    }
     const TileFactors<T, Terms> first = factors(leaf, begin);
     const std::size_t steps = steps_of<Terms>(end - begin);
     sum_one_block(std::min(steps, kBlock), first, node);
@@ -108,15 +115,16 @@ HWY_INLINE void for_each_written(const WeightGradient<T>& job, const F& f) {
   }
 }
 
-// The lines that a tile of kRows inputs, the first of its weights at `at`, is about to write. Rows
-// of weights are far apart, and another core may have used them last: they come, to be one's own,
-// while the products are summed. They are asked for row by row: many at once would hold up the
+// The lines that a tile of kRows inputs, the first of its weights at `at`, will write; none without
+// `any`. Rows of weights are far apart, and another core may have used them last: they come, to be
+// one's own, while products are summed. They are asked for row by row: many at once would hold up the
 // factors that are read then. On x86-64 they come into the first-level cache (a Haswell ignores
 // it), on aarch64 into the second.
 template <std::size_t kRows, std::size_t kColumns, class T>
 class LinesToWrite {
  public:
-  HWY_INLINE LinesToWrite(const WeightGradient<T>& job, std::size_t at) {
+  HWY_INLINE LinesToWrite(const WeightGradient<T>& job, std::size_t at, bool any) {
+    if (!any) return;
     for_each_written(job, [&](const T* values) LOCKSTEP_LAMBDA {
       for (std::size_t r = 0; r < kRows; ++r) *end_++ = values + at + r * job.outputs;
     });
@@ -159,18 +167,21 @@ void use_gradient(const WeightGradient<T>& job, const T* gradient, std::size_t r
   }
 }
 
-// kRows inputs, from `input` on, by kVectors registers of one panel.
+// kRows inputs, from `input` on, by kVectors registers of one panel; tiles go on up to `end`.
 template <class Terms, std::size_t kRows, std::size_t kVectors, class T>
-void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t panel) {
+void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t end,
+                   std::size_t panel) {
   Tile<T, kRows, kVectors> tile;
   const std::size_t col = panel * kPanel<T>;
   const std::size_t at = input * job.outputs + col;
   const std::size_t cols = std::min(tile.kColumns, job.outputs - col);
   const LeafRows leaves(job.leaf_rows);
-  LinesToWrite<kRows, tile.kColumns, T> lines(job, at);
+  const std::size_t ahead = kSamplesToAnswer / std::max<std::size_t>(1, leaves.rows()) * kRows;
+  LinesToWrite<kRows, tile.kColumns, T> lines(job, at + ahead * job.outputs,
+                                              input + ahead + kRows <= end);
   lines.ask_for_all_but(kAsksBySteps<Terms, kRows>
                             ? leaves.rows() / Terms::kTerms / (Terms::kInRuns ? 2 : 1)
-                            : leaves.count());
+                            : kRowsAskedByLeaf * leaves.count());
   const auto ask_for_row = [&lines]() LOCKSTEP_LAMBDA { lines.ask_for_row(); };
   const LeafProducts<T, Terms, decltype(ask_for_row)> sum_rows(job, input, panel, ask_for_row);
   sum_leaves(leaves, sum_rows, tile);
@@ -195,7 +206,7 @@ template <class Terms, std::size_t kRows, std::size_t kVectors, class T>
 HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
                                std::size_t panel) {
   for (; begin + kRows <= end; begin += kRows) {
-    gradient_tile<Terms, kRows, kVectors>(job, begin, panel);
+    gradient_tile<Terms, kRows, kVectors>(job, begin, end, panel);
   }
   if constexpr (kRows > 1) {
     if (begin == end) return;
