@@ -46,6 +46,28 @@ TEST_F(CommandsTest, InspectCountsTheParametersOfTheNotesNetwork) {
   }
 }
 
+TEST_F(CommandsTest, AScheduleIsSaidAndAnotherLengthOnResumeIsWarnedOf) {
+  prepare(kLayers);
+  const std::string command = "train " + path("run.toml") + " --out " + path("run") +
+                              " --set optimizer.schedule=linear --set optimizer.warmup_steps=3" +
+                              " --set optimizer.end_factor=0.5";
+  const auto first = test::lockstep(command);
+  ASSERT_EQ(first.exit_code, 0) << first.output;
+  EXPECT_NE(first.output.find("train   the learning rate rises in the first 3 updates, then falls "
+                              "along a line to 0.005 after update 10\n"),
+            std::string::npos)
+      << first.output;
+  EXPECT_EQ(first.output.find("warning"), std::string::npos) << first.output;
+  const auto longer = test::lockstep(command + " --resume --set training.epochs=3");
+  ASSERT_EQ(longer.exit_code, 0) << longer.output;
+  EXPECT_NE(longer.output.find("warning: the run's length changed: from here on the learning rate "
+                               "falls as in a run of 15 updates"),
+            std::string::npos)
+      << longer.output;
+  const auto same = test::lockstep(command + " --resume --set training.epochs=3");
+  EXPECT_EQ(same.output.find("warning"), std::string::npos) << same.output;
+}
+
 TEST_F(CommandsTest, PredictionsAreThoseThatEvaluateCounts) {
   prepare(kLayers);
   const std::string checkpoint = train();

@@ -154,6 +154,12 @@ TEST(Config, WeightDecayIsForLambWhereverItsNameComesFrom) {
   EXPECT_EQ(parse(text, {"optimizer.weight_decay=0"}).optimizer.weight_decay, 0);
 }
 
+TEST(Config, AnEndFactorIsForSchedulesThatFall) {
+  const std::string text = base + std::string("[optimizer]\nend_factor = 0.1\n");
+  EXPECT_THROW(parse(text), ConfigError);
+  EXPECT_EQ(parse(text, {"optimizer.schedule=cosine"}).optimizer.end_factor, 0.1);
+}
+
 TEST(Config, SettingsAloneCanGiveDataAndModel) {
   const Config config = parse("", {"data.train=t.h5", "model.layers=[{dense=1}]"});
   EXPECT_EQ(config.data.train, "t.h5");

@@ -134,6 +134,21 @@ TEST_F(Hdf5, TheSameCallsGiveTheSameBytes) {
   EXPECT_EQ(image(), image());
 }
 
+TEST_F(Hdf5, AnImageIsTheSameHoweverItsMemoryGrew) {
+  const auto image = [](std::size_t growth, std::size_t room) {
+    File file = File::create_image("memory", growth);
+    const std::vector<float> values(50000, 1.5F);
+    file.write<float>("a", values, std::array<std::size_t, 1>{values.size()});
+    file.write<float>("b", values, std::array<std::size_t, 1>{values.size()});
+    auto bytes = file.image(room);
+    EXPECT_GE(bytes.capacity(), bytes.size() + room);
+    return bytes;
+  };
+  const auto once = image(std::size_t{1} << 20, 0);
+  EXPECT_EQ(image(4096, 0), once);
+  EXPECT_EQ(image(4096, 100), once);
+}
+
 TEST_F(Hdf5, FilesOnDiskReadAsTheirImages) {
   File file = File::create_image("memory");
   std::vector<std::uint8_t> values(100000);

@@ -1,6 +1,7 @@
 #include "nn/initializer.hpp"
 
 #include <gtest/gtest.h>
+#include <tbb/task_arena.h>
 
 #include <cmath>
 #include <vector>
@@ -57,6 +58,16 @@ TEST(Initializer, DependsOnSeedAndTensorAlone) {
   EXPECT_EQ(values(how, 1, 2), values(how, 1, 2));
   EXPECT_NE(values(how, 1, 2), values(how, 2, 2));
   EXPECT_NE(values(how, 1, 2), values(how, 1, 3));
+}
+
+TEST(Initializer, HasTheSameBitsForAnyNumberOfThreads) {
+  const InitialValues how{Initializer::he, 0, 300, 200};  // many parts
+  const auto with_threads = [&](int threads) {
+    std::vector<double> weights;
+    tbb::task_arena(threads).execute([&] { weights = values(how); });
+    return weights;
+  };
+  EXPECT_EQ(with_threads(1), with_threads(4));
 }
 
 TEST(NormalQuantile, InvertsTheDistributionFunction) {

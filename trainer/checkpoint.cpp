@@ -226,8 +226,9 @@ void check_closing(const fs::path& path, const Closing& closing) {
 }
 
 std::size_t bytes_of(const std::vector<NamedTensor>& tensors) {
+  constexpr std::size_t kOfEach = 1024;  // its header and its place in a group, generously
   std::size_t bytes = 0;
-  for (const NamedTensor& tensor : tensors) bytes += tensor.values.size() * sizeof(float);
+  for (const NamedTensor& tensor : tensors) bytes += tensor.values.size() * sizeof(float) + kOfEach;
   return bytes;
 }
 
@@ -235,7 +236,7 @@ std::size_t bytes_of(const std::vector<NamedTensor>& tensors) {
 std::vector<std::byte> file_image(const fs::path& path, const Checkpoint& checkpoint) {
   std::size_t bytes = bytes_of(checkpoint.parameters) + bytes_of(checkpoint.best);
   for (const auto& [name, tensors] : checkpoint.moments) bytes += bytes_of(tensors);
-  constexpr std::size_t kBesideTensors = std::size_t{1} << 18;
+  constexpr std::size_t kBesideTensors = std::size_t{1} << 18;  // texts and the state
   File file = File::create_image(path.string(), bytes + kBesideTensors);
   file.write_attribute<std::uint64_t>("/", "format_version", kFormatVersion);
   describe_texts(

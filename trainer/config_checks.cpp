@@ -55,6 +55,12 @@ void check_consistency(const Config& config, const std::string& origin,
         place("optimizer.weight_decay"), optimizer.weight_decay, optimizer.name,
         place("optimizer.name")));
   }
+  if (optimizer.end_factor > 0 && optimizer.schedule == "constant") {
+    throw ConfigError(fmt::format(
+        "optimizer.end_factor ({}): found {} beside optimizer.schedule = \"constant\", which does "
+        "not fall; expected 0, or another schedule",
+        place("optimizer.end_factor"), optimizer.end_factor));
+  }
   const TrainingConfig& training = config.training;
   const LeastBatch least = least_batch(config);
   // Of descent = "batch" only the data can tell.

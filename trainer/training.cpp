@@ -250,7 +250,7 @@ void Training::diverged(std::string_view what) const {
   throw Diverged(
       fmt::format("diverged at step {} (epoch {}): not finite any more: the {}; a smaller "
                   "optimizer.learning_rate (now {}) may help",
-                  state_.step, state_.epoch + 1, what, optimizer_.learning_rate_at(state_.step)));
+                  state_.step, state_.epoch + 1, what, config_.optimizer.learning_rate));
 }
 
 double Training::own_mean_loss() const {

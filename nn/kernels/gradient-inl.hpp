@@ -17,19 +17,20 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// Whether such a tile asks for a row of what will be written at each step, or for some at each leaf.
+// Whether such a tile asks for a row of what will be written at each step, or for some at each
+// leaf.
 template <class Terms, std::size_t kRows>
 inline constexpr bool kAsksBySteps = kRows == Terms::kRows;
 inline constexpr std::size_t kRowsAskedByLeaf = 3;
 
 // Memory, or another core's cache, answers in about the time of so many samples' products. A tile
-// of fewer asks for what later ones will write.
+// of fewer asks for what later ones of its part will write; nobody asks for a part's first ones.
 inline constexpr std::size_t kSamplesToAnswer = 64;
 
 // Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most
 // leaves are shorter than, or of two runs. The first step of a leaf stands where its first row
 // would, also where steps are fewer than rows. `meanwhile` is called for half of the steps or more,
-// or, by tiles of fewer rows, whose leaves may be short, once a leaf.
+// or, by tiles of fewer rows, whose leaves may be short, kRowsAskedByLeaf times a leaf.
 //
 // In a tile `input` and `panel` are the first of what it sums.
 template <class T, class Terms, class Meanwhile>
@@ -117,8 +118,8 @@ HWY_INLINE void for_each_written(const WeightGradient<T>& job, const F& f) {
 
 // The lines that a tile of kRows inputs, the first of its weights at `at`, will write; none without
 // `any`. Rows of weights are far apart, and another core may have used them last: they come, to be
-// one's own, while products are summed. They are asked for row by row: many at once would hold up the
-// factors that are read then. On x86-64 they come into the first-level cache (a Haswell ignores
+// one's own, while products are summed. They are asked for row by row: many at once would hold up
+// the factors that are read then. On x86-64 they come into the first-level cache (a Haswell ignores
 // it), on aarch64 into the second.
 template <std::size_t kRows, std::size_t kColumns, class T>
 class LinesToWrite {

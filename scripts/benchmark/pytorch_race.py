@@ -14,7 +14,7 @@ import pytorch_trainer  # noqa: E402: its folder is on the path only now
 
 
 def initialize(network):
-    """As lockstep draws them: he before relu, xavier last, no biases."""
+    """As lockstep draws them: he before relu, xavier last, biases of zero."""
     *hidden, last = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
     for layer in hidden:
         torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -4,7 +4,7 @@ A recipe is a network, an optimizer, the number of epochs in which its learning 
 line, and the kind of initial weights, the same for all. The test images are classified after every epoch;
 the first that reaches the target is the end. What counts is the wall time of the whole process, its start
 and the reading of the data included, for each seed once, the contenders in turn. The first recipe trains
-the network of the comparison of steps, the second one was found to take the fewest seconds.
+the network of the comparison of steps, the second was found to take lockstep the fewest seconds.
 """
 
 import json

@@ -4,6 +4,7 @@
 #include <tbb/global_control.h>
 #include <tbb/task_arena.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
@@ -65,8 +66,6 @@ class TrainRun {
   ExitCode run_in_arena() {
     const datasets::Names names{config_.data.x, config_.data.y};
     const auto data = datasets::Dataset::read(config_.data.train, names);
-    Background digest;  // which the first checkpoint asks for
-    if (threads_ > 1) digest.start([&] { data.digest(); });
     std::shared_ptr<const datasets::Dataset> validation, test;
     const auto read = [&](const std::string& path) {
       return std::make_shared<const datasets::Dataset>(datasets::Dataset::read(path, names));
@@ -81,6 +80,9 @@ class TrainRun {
     if (test) check_fits(training.network(), *test, "data.test");
     if (!options_.resume) start_from_file(training);
     open_record();
+    Background
+        digest;  // which the first checkpoint asks for; several ranks have compared it by now
+    if (threads_ > 1 && world_.size() == 1) digest.start([&] { data.digest(); });
     if (options_.resume && !resume(training, data)) start_from_file(training);
     if (record_) record_->begin(training.state());
     introduce(training, data);
@@ -230,13 +232,14 @@ class TrainRun {
     say(fmt::format("resume  {} (epoch {}, step {})", path, checkpoint.state.epoch,
                     checkpoint.state.step));
     std::vector<std::string> changed = differences(parse_config(checkpoint.config, path), config_);
-    for (const std::string& key : changed) {
-      if (is_scheduled() && (key == "training.epochs" || key == "training.steps")) {
-        record_->warn(fmt::format(
-            "{} changed: from here on the learning rate falls as in a run of {} updates, so the "
-            "result is that of neither length from the start",
-            key, datasets::with_commas(training.updates())));
-      }
+    const auto has_changed = [&](const char* key) { return std::ranges::count(changed, key) > 0; };
+    const bool other_length = has_changed("training.steps") ||
+                              (config_.training.steps == 0 && has_changed("training.epochs"));
+    if (is_scheduled() && other_length) {
+      record_->warn(fmt::format(
+          "the run's length changed: from here on the learning rate falls as in a run of {} "
+          "updates, so the result is that of neither length from the start",
+          datasets::with_commas(training.updates())));
     }
     std::erase_if(changed, may_change_on_resume);
     if (!changed.empty()) {
@@ -342,7 +345,7 @@ class TrainRun {
           fmt::format("rises in the first {} updates", datasets::with_commas(o.warmup_steps)));
     }
     if (is_scheduled()) {
-      parts.push_back(fmt::format("falls {} to {} at update {}",
+      parts.push_back(fmt::format("falls {} to {:g} after update {}",
                                   o.schedule == "linear" ? "along a line" : "along a cosine",
                                   o.learning_rate * o.end_factor, datasets::with_commas(updates)));
     }
