@@ -18,6 +18,7 @@
 #include "trainer/background.hpp"
 #include "trainer/checkpoint_files.hpp"
 #include "trainer/commands/commands.hpp"
+#include "trainer/commands/introduction.hpp"
 #include "trainer/doctor/judge_placement.hpp"
 #include "trainer/model.hpp"
 #include "trainer/placement.hpp"
@@ -85,7 +86,12 @@ class TrainRun {
     if (threads_ > 1 && world_.size() == 1) digest.start([&] { data.digest(); });
     if (options_.resume && !resume(training, data)) start_from_file(training);
     if (record_) record_->begin(training.state());
-    introduce(training, data);
+    if (record_) {
+      introduce(*record_, config_, training, data,
+                {.ranks = world_.size(),
+                 .threads = threads_,
+                 .warning = placement_warning(placements_, find_launcher(std::getenv))});
+    }
 
     if (options_.resume && training.state().finished) {
       say(training.reached_target()
@@ -235,7 +241,7 @@ class TrainRun {
     const auto has_changed = [&](const char* key) { return std::ranges::count(changed, key) > 0; };
     const bool other_length = has_changed("training.steps") ||
                               (config_.training.steps == 0 && has_changed("training.epochs"));
-    if (is_scheduled() && other_length) {
+    if (config_.optimizer.schedule != "constant" && other_length) {
       record_->warn(fmt::format(
           "the run's length changed: from here on the learning rate falls as in a run of {} "
           "updates, so the result is that of neither length from the start",
@@ -273,89 +279,6 @@ class TrainRun {
     }
     return found->path;
   }
-
-  static double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
-
-  void introduce(const Training& training, const datasets::Dataset& data) {
-    if (!record_) return;
-    say(fmt::format("lockstep {}, {} rank{} x {} thread{}, {} kernels", kProgramVersion,
-                    world_.size(), world_.size() == 1 ? "" : "s", threads_,
-                    threads_ == 1 ? "" : "s", nn::kernels<float>().instruction_set));
-    if (const auto warning = placement_warning(placements_, find_launcher(std::getenv))) {
-      record_->warn(*warning);
-    }
-    say(fmt::format(
-        "data    {}: {} samples to train{} of {} values, {} {}", config_.data.train,
-        datasets::with_commas(training.training_samples()),
-        training.validation_samples() == 0
-            ? ""
-            : fmt::format(
-                  " and {} to validate{}", datasets::with_commas(training.validation_samples()),
-                  config_.data.validation.empty() ? ""
-                                                  : fmt::format(" ({})", config_.data.validation)),
-        data.features(), data.target_width(), data.has_classes() ? "classes" : "targets"));
-    std::vector<std::string> layers;
-    for (const auto& layer : training.network().layers()) layers.push_back(layer->describe());
-    say(fmt::format("model   {}; {}; {} parameters", fmt::join(layers, "; "), config_.model.loss,
-                    datasets::with_commas(training.network().layout().count())));
-    if (training.network().precision() == nn::Precision::bfloat16) {
-      say(nn::kernels<float>().pairs != nullptr
-              ? "train   bfloat16 factors, multiplied by this processor's instructions for them"
-              : "train   bfloat16 by rounding: this processor's factors are multiplied in float32 "
-                "registers, so that it runs no faster than float32");
-    }
-    say(fmt::format("train   {}, learning rate {}, {} samples a step, {} leaves, seed {}",
-                    config_.optimizer.name, config_.optimizer.learning_rate,
-                    datasets::with_commas(training.batch_size()), config_.training.leaves,
-                    config_.training.seed));
-    say_schedule(training.updates());
-    if (world_.size() > 1) {
-      const Training::Memory memory = training.memory();
-      say(fmt::format("ranks   {}; {:.1f} MiB a rank for the exchange, {:.1f} MiB for its moments",
-                      training.exchange().describe(), mebibytes(memory.exchange),
-                      mebibytes(memory.moments)));
-      const std::string why = training.exchange().why_not_shared();
-      if (!why.empty()) {
-        record_->warn(
-            fmt::format("ranks of a node exchange by messages, which is slower: {}", why));
-      }
-      if (const auto& shares = training.step().shares()) {
-        say(fmt::format("ranks   {}", shares->describe()));
-      } else if (const std::string& why_not = training.step().why_not_by_weights();
-                 !why_not.empty()) {
-        record_->warn(fmt::format(
-            "ranks of a node sum gradients by samples, not by weights, which is slower: {}",
-            why_not));
-      }
-    }
-    if (config_.comm.wire != "float32") {
-      say(fmt::format(
-          "ranks   gradients go between nodes as {}: the bits of the result depend on the "
-          "number of nodes",
-          config_.comm.wire));
-    }
-    say(fmt::format("run     {}", record_->directory().path().string()));
-  }
-
-  void say_schedule(std::uint64_t updates) {
-    const OptimizerConfig& o = config_.optimizer;
-    std::vector<std::string> parts;
-    if (o.warmup_steps > 0) {
-      parts.push_back(
-          fmt::format("rises in the first {} updates", datasets::with_commas(o.warmup_steps)));
-    }
-    if (is_scheduled()) {
-      parts.push_back(fmt::format("falls {} to {:g} after update {}",
-                                  o.schedule == "linear" ? "along a line" : "along a cosine",
-                                  o.learning_rate * o.end_factor, datasets::with_commas(updates)));
-    }
-    if (!parts.empty()) {
-      say(fmt::format("train   the learning rate {}", fmt::join(parts, ", then ")));
-    }
-  }
-
-  // Whether the learning rate at a step depends on how long the run is.
-  bool is_scheduled() const { return config_.optimizer.schedule != "constant"; }
 
   void say_target_reached(const Training& training) {
     const TrainingState& state = training.state();
