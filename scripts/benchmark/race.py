@@ -37,7 +37,7 @@ class Recipe:
 # Three times as fast is wanted.
 RECIPES = [
     Recipe(Workload((512, 512), 128, "adam", 3e-3, 3.0), 2),
-    Recipe(Workload((256, 128), 96, "adam", 3e-3, 3.0), 3),
+    Recipe(Workload((256,), 96, "adam", 5e-3, 3.0), 3),
 ]
 
 
