@@ -115,8 +115,8 @@ class Layer {
   virtual bool asks_for_upcoming() const { return false; }
 
   // The sizes of the sums over the batch for which this layer meets the other ranks. A layer that
-  // has any is called on ranks without samples too, and so is backward() of all where pass.shares is
-  // set.
+  // has any is called on ranks without samples too, and so is backward() of all where pass.shares
+  // is set.
   virtual std::span<const std::size_t> batch_sums() const { return {}; }
 
   // Whether scratch is this layer's alone: what forward() leaves there is found by backward() and

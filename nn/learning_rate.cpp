@@ -22,8 +22,9 @@ double half_wave(double f) {
 }  // namespace
 
 double LearningRateSchedule::factor(std::uint64_t step) const {
-  if (step <= warmup_updates)
+  if (step <= warmup_updates) {
     return static_cast<double>(step) / static_cast<double>(warmup_updates);
+  }
   if (shape == ScheduleShape::constant) return 1;
   const double f = std::min(1.0, static_cast<double>(step - 1 - warmup_updates) /
                                      static_cast<double>(updates - warmup_updates));

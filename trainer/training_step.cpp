@@ -33,8 +33,8 @@ comm::ParameterExchange::Options exchange_options(const CommConfig& config,
   const Thread thread = config.overlap ? overlap : Thread::never;
   const auto bytes = [](double mib) { return static_cast<std::size_t>(mib * (1 << 20)); };
   comm::BucketSizes buckets{bytes(config.first_bucket_mib), bytes(config.bucket_mib)};
-  // A rank's share of a matrix should be one piece then; and since most of what buckets hold is summed
-  // when backward is done, small ones would not begin earlier.
+  // A rank's share of a matrix should be one piece then; and since most of what buckets hold is
+  // summed when backward is done, small ones would not begin earlier.
   if (!shared.matrices.empty()) {
     buckets.first = buckets.others = std::min(64 * buckets.others, comm::BucketSizes::largest);
   }
