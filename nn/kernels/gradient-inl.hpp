@@ -8,6 +8,8 @@
 
 #include <hwy/highway.h>
 
+#include <limits>
+
 #include "nn/kernels/leaves-inl.hpp"
 #include "nn/kernels/runs-inl.hpp"
 #include "nn/kernels/tile-inl.hpp"
@@ -24,7 +26,7 @@ inline constexpr bool kAsksBySteps = kRows == Terms::kRows;
 inline constexpr std::size_t kRowsAskedByLeaf = 3;
 
 // Memory, or another core's cache, answers in about the time of so many samples' products. A tile
-// of fewer asks for what later ones of its part will write; nobody asks for a part's first ones.
+// of fewer asks for what later ones will write, of its panel or the next.
 inline constexpr std::size_t kSamplesToAnswer = 64;
 
 // Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most
@@ -107,6 +109,9 @@ struct LeafProducts {
   }
 };
 
+// No place in the weights.
+inline constexpr std::size_t kNowhere = std::numeric_limits<std::size_t>::max();
+
 // Calls f(values) for everything that use_gradient() is about to write.
 template <class T, class F>
 HWY_INLINE void for_each_written(const WeightGradient<T>& job, const F& f) {
@@ -116,16 +121,16 @@ HWY_INLINE void for_each_written(const WeightGradient<T>& job, const F& f) {
   }
 }
 
-// The lines that a tile of kRows inputs, the first of its weights at `at`, will write; none without
-// `any`. Rows of weights are far apart, and another core may have used them last: they come, to be
-// one's own, while products are summed. They are asked for row by row: many at once would hold up
-// the factors that are read then. On x86-64 they come into the first-level cache (a Haswell ignores
-// it), on aarch64 into the second.
+// The lines that a tile of kRows inputs, the first of its weights at `at`, will write; none where
+// that is kNowhere. Rows of weights are far apart, and another core may have used them last: they
+// come, to be one's own, while products are summed. They are asked for row by row: many at once
+// would hold up the factors that are read then. On x86-64 they come into the first-level cache (a
+// Haswell ignores it), on aarch64 into the second.
 template <std::size_t kRows, std::size_t kColumns, class T>
 class LinesToWrite {
  public:
-  HWY_INLINE LinesToWrite(const WeightGradient<T>& job, std::size_t at, bool any) {
-    if (!any) return;
+  HWY_INLINE LinesToWrite(const WeightGradient<T>& job, std::size_t at) {
+    if (at == kNowhere) return;
     for_each_written(job, [&](const T* values) LOCKSTEP_LAMBDA {
       for (std::size_t r = 0; r < kRows; ++r) *end_++ = values + at + r * job.outputs;
     });
@@ -168,18 +173,17 @@ void use_gradient(const WeightGradient<T>& job, const T* gradient, std::size_t r
   }
 }
 
-// kRows inputs, from `input` on, by kVectors registers of one panel; tiles go on up to `end`.
+// kRows inputs, from `input` on, by kVectors registers of one panel. Meanwhile
+// it asks for the lines of such a tile whose first weight is at `asked`, or of none.
 template <class Terms, std::size_t kRows, std::size_t kVectors, class T>
-void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t end,
-                   std::size_t panel) {
+void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t panel,
+                   std::size_t asked) {
   Tile<T, kRows, kVectors> tile;
   const std::size_t col = panel * kPanel<T>;
   const std::size_t at = input * job.outputs + col;
   const std::size_t cols = std::min(tile.kColumns, job.outputs - col);
   const LeafRows leaves(job.leaf_rows);
-  const std::size_t ahead = kSamplesToAnswer / std::max<std::size_t>(1, leaves.rows()) * kRows;
-  LinesToWrite<kRows, tile.kColumns, T> lines(job, at + ahead * job.outputs,
-                                              input + ahead + kRows <= end);
+  LinesToWrite<kRows, tile.kColumns, T> lines(job, asked);
   lines.ask_for_all_but(kAsksBySteps<Terms, kRows>
                             ? leaves.rows() / Terms::kTerms / (Terms::kInRuns ? 2 : 1)
                             : kRowsAskedByLeaf * leaves.count());
@@ -193,7 +197,12 @@ void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t 
   }
   alignas(kAlignment) T gradient[kRows * tile.kColumns];
   tile.store(gradient, tile.kColumns);
-  use_gradient(job, gradient, kRows, tile.kColumns, cols, at);
+  if (cols == tile.kColumns) {
+    update_rows<kRows, tile.kColumns>(*job.update, gradient, kRows, tile.kColumns, cols, at,
+                                      job.outputs);
+  } else {
+    use_gradient(job, gradient, kRows, tile.kColumns, cols, at);
+  }
 }
 
 // The rows of the tile that takes what a tile of so many rows leaves. A step of four or fewer takes
@@ -206,10 +215,21 @@ constexpr std::size_t rows_of_smaller_tile(std::size_t rows) {
 template <class Terms, std::size_t kRows, std::size_t kVectors, class T>
 HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
                                std::size_t panel) {
-  for (; begin + kRows <= end; begin += kRows) {
-    gradient_tile<Terms, kRows, kVectors>(job, begin, end, panel);
+  constexpr std::size_t kColumns = Tile<T, kRows, kVectors>::kColumns;
+  const std::size_t samples = job.leaf_rows.back() - job.leaf_rows.front();
+  const std::size_t ahead = kSamplesToAnswer / std::max<std::size_t>(1, samples);  // tiles
+  const std::size_t tiles = (end - begin) / kRows;
+  for (std::size_t tile = 0; tile < tiles; ++tile) {
+    const bool in_panel = tile + ahead < tiles;
+    const std::size_t asked = in_panel ? tile + ahead : tile + ahead - tiles;
+    const std::size_t col = panel * kPanel<T> + (in_panel ? 0 : kColumns);
+    const bool any = asked < tiles && col < job.outputs;
+    gradient_tile<Terms, kRows, kVectors>(
+        job, begin + tile * kRows, panel,
+        any ? (begin + asked * kRows) * job.outputs + col : kNowhere);
   }
   if constexpr (kRows > 1) {
+    begin += tiles * kRows;
     if (begin == end) return;
     gradient_tiles<Terms, rows_of_smaller_tile(kRows), kVectors>(job, begin, end, panel);
   }

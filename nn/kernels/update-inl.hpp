@@ -157,11 +157,14 @@ void update(const Update<T>& u, const T* gradient, std::size_t count) {
 }
 
 // The parameters of a tile: `rows` rows of `cols`, the first at `at`, `stride` apart. Rows of the
-// gradient are `gradient_stride` apart, and whole registers may be read from them.
-template <class T>
+// gradient are `gradient_stride` apart, and whole registers may be read from them. Who knows rows
+// or columns beforehand gives them as kRows or kCols too, for loops that the compiler undoes.
+template <std::size_t kRows = 0, std::size_t kCols = 0, class T>
 void update_rows(const Update<T>& u, const T* gradient, std::size_t rows,
                  std::size_t gradient_stride, std::size_t cols, std::size_t at,
                  std::size_t stride) {
+  if constexpr (kRows > 0) rows = kRows;
+  if constexpr (kCols > 0) cols = kCols;
   with_mover(u, [=](const auto& mover) LOCKSTEP_LAMBDA {
     const T* from = gradient;
     for (std::size_t r = 0, row = at; r < rows; ++r, row += stride, from += gradient_stride) {
