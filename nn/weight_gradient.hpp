@@ -68,29 +68,37 @@ void for_each_leaf_in(std::span<const std::size_t> leaf_rows, std::size_t at_onc
   }
 }
 
-// Packs both factors of a weight gradient: panels of d_y, and what pack_strips(begin, end, step)
-// makes of the samples in [begin, end) of x, with pairs such as are of one leaf, the first of them
-// at `step`.
+// Which factors of a weight gradient are packed.
+struct Packed {
+  bool x = true;
+  bool d_y = true;
+};
+
+// Packs factors of a weight gradient: panels of d_y, and what pack_strips(begin, end, step) makes of
+// the samples in [begin, end) of x, with pairs such as are of one leaf, the first of them at `step`.
 template <class T, class PackStrips>
-void pack_in_parts(MatrixView<const T> x, MatrixView<const T> d_y,
+void pack_in_parts(MatrixView<const T> x, MatrixView<const T> d_y, Packed which,
                    std::span<const std::size_t> leaf_rows, const PairKernels<T>* pairs, T* panels,
                    const PackStrips& pack_strips) {
   constexpr std::size_t kRowsPerPart = 32;
   const std::size_t blocks = parts_of(x.rows, kRowsPerPart);
-  const double operations = 2.0 * static_cast<double>(x.rows * (x.cols + d_y.cols));
-  for_each_part(2 * blocks, operations, [&](std::size_t part) {
-    const std::size_t begin = part / 2 * kRowsPerPart;
+  const std::size_t factors = (which.x ? 1 : 0) + (which.d_y ? 1 : 0);
+  const std::size_t columns = (which.x ? x.cols : 0) + (which.d_y ? d_y.cols : 0);
+  const double operations = 2.0 * static_cast<double>(x.rows * columns);
+  for_each_part(factors * blocks, operations, [&](std::size_t part) {
+    const std::size_t begin = part / factors * kRowsPerPart;
     const std::size_t end = std::min(x.rows, begin + kRowsPerPart);
+    const bool is_x = which.x && part % factors == 0;
     if (pairs != nullptr) {
       for_each_leaf_in(leaf_rows, pairs->terms_at_once, begin, end,
                        [&](std::size_t first, std::size_t last, std::size_t step) {
-                         if (part % 2 == 0) {
+                         if (is_x) {
                            pack_strips(first, last, step);
                          } else {
                            pairs->pack_panels(d_y, first, last, step, panels);
                          }
                        });
-    } else if (part % 2 == 0) {
+    } else if (is_x) {
       pack_strips(begin, end, begin);
     } else {
       kernels<T>().pack_panels(d_y, begin, end, panels);
@@ -109,23 +117,56 @@ void pack_strips_of(MatrixView<const T> x, std::size_t begin, std::size_t end, s
   }
 }
 
-// Packs both factors into `scratch`, and tells the job. As pairs they are packed for the leaves of
-// this one subtree.
+// Tells the job of factors that stay where they are.
 template <class T>
-void pack_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
-                  const PairKernels<T>* pairs, WeightGradient<T>& job) {
+void leave_factors(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradient<T>& job) {
   const Kernels<T>& kernel = kernels<T>();
+  job.x = x.data;
+  job.x_step = x.stride;
+  job.x_strip = kernel.tile_inputs;
+  job.d_y = d_y.data;
+  job.d_y_step = d_y.stride;
+  job.d_y_panel = kernel.panel_width;
+}
+
+// What a tile reads of a factor where it stands is a line or two a sample, which stay in the
+// first-level cache until the next tiles of its part have read them: unless rows are so long that
+// each is on a page of its own, or lines of x, of which a tile reads a part, so many that they push
+// one another out.
+inline constexpr std::size_t kLongestRowInPlace = 4096 + kAlignment;  // bytes
+inline constexpr std::size_t kMostLinesInPlace = 256;
+
+template <class T>
+Packed worth_packing(MatrixView<const T> x, MatrixView<const T> d_y) {
+  const auto is_long = [](MatrixView<const T> factor) {
+    return factor.stride * sizeof(T) > kLongestRowInPlace;
+  };
+  return {is_long(x) || x.rows > kMostLinesInPlace, is_long(d_y)};
+}
+
+// Tells the job of both factors, of which those that are worth it are packed into `scratch`. As
+// pairs both are, for the leaves of this one subtree.
+template <class T>
+void place_factors(MatrixView<const T> x, MatrixView<const T> d_y, T* scratch,
+                   const PairKernels<T>* pairs, WeightGradient<T>& job) {
+  const Kernels<T>& kernel = kernels<T>();
+  leave_factors(x, d_y, job);
+  const Packed which = pairs != nullptr ? Packed() : worth_packing(x, d_y);
   T* packed_x = scratch + x.rows * round_up(d_y.cols, kernel.panel_width);
-  pack_in_parts(x, d_y, job.leaf_rows, pairs, scratch,
+  pack_in_parts(x, d_y, which, job.leaf_rows, pairs, scratch,
                 [&](std::size_t begin, std::size_t end, std::size_t step) {
                   pack_strips_of(x, begin, end, step, pairs, packed_x);
                 });
-  job.d_y = scratch;
-  job.d_y_step = kernel.panel_width;
-  job.d_y_panel = kernel.panel_width * x.rows;
-  job.x = packed_x;
-  job.x_step = pairs != nullptr ? pairs->tile_inputs : kernel.tile_inputs;
-  job.x_strip = job.x_step * x.rows;
+  if (which.d_y) {
+    job.d_y = scratch;
+    job.d_y_step = kernel.panel_width;
+    job.d_y_panel = kernel.panel_width * x.rows;
+  }
+  if (which.x) {
+    job.x = packed_x;
+    job.x_step = pairs != nullptr ? pairs->tile_inputs : kernel.tile_inputs;
+    job.x_strip = job.x_step * x.rows;
+  }
 }
 
 // Those for this subtree, or null: they fill up a leaf to whole groups of terms, half as many steps,
@@ -181,18 +222,6 @@ bool has_few_samples(const WeightGradient<T>& job) {
   return true;
 }
 
-// Tells the job of factors that stay where they are.
-template <class T>
-void leave_factors(MatrixView<const T> x, MatrixView<const T> d_y, WeightGradient<T>& job) {
-  const Kernels<T>& kernel = kernels<T>();
-  job.x = x.data;
-  job.x_step = x.stride;
-  job.x_strip = kernel.tile_inputs;
-  job.d_y = d_y.data;
-  job.d_y_step = d_y.stride;
-  job.d_y_panel = kernel.panel_width;
-}
-
 // Inputs of a part, where few samples have `inputs` in all: so few that many threads find work, but
 // enough for half a tile.
 inline std::size_t inputs_of_few(std::size_t inputs) {
@@ -235,23 +264,29 @@ inline std::span<const void* const> all_but_first(std::span<const void* const> l
 // may begin with them: 1 MiB.
 inline constexpr std::size_t kElementsWorthTelling = std::size_t{1} << 18;
 
-// A kernel of one instruction set for a weight gradient, of single factors or of pairs.
+// What sums a weight gradient in tiles: of pairs, or, without kernels for them, of single factors.
 template <class T>
-using GradientTiles = decltype(Kernels<T>::weight_gradient);
+struct GradientTiles {
+  explicit GradientTiles(const PairKernels<T>* pairs)
+      : compute(pairs != nullptr ? pairs->weight_gradient : kernels<T>().weight_gradient),
+        inputs(pairs != nullptr ? pairs->tile_inputs : kernels<T>().tile_inputs) {}
 
-// Of packed factors, so a tile has job.x_step inputs.
+  decltype(Kernels<T>::weight_gradient) compute;
+  std::size_t inputs;  // of a tile
+};
+
 // A part has some rows of weights by some panels, and the next part the panels beside it: weights
 // and moments, which are read and written once, then come row after row, as memory gives them
 // fastest.
 template <class T>
 void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input,
-                       GradientTiles<T> weight_gradient) {
+                       const GradientTiles<T>& tiles) {
   // Many samples make a panel of d_y too large for the first-level cache, so more tiles share it.
   constexpr std::size_t kManyRows = 512;
   constexpr std::size_t kPanelsPerPart = 4;
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
-  const std::size_t inputs_per_part = round_up(rows >= kManyRows ? 96 : 48, job.x_step);
+  const std::size_t inputs_per_part = round_up(rows >= kManyRows ? 96 : 48, tiles.inputs);
   const std::size_t blocks = parts_of(end_input - first_input, inputs_per_part);
   const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
   const std::size_t groups = parts_of(panels, kPanelsPerPart);
@@ -262,7 +297,7 @@ void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, st
     const std::size_t end = std::min(end_input, begin + inputs_per_part);
     const std::size_t panel = part % groups * kPanelsPerPart;
     for (std::size_t p = panel; p < std::min(panels, panel + kPanelsPerPart); ++p) {
-      weight_gradient(job, begin, end, p);
+      tiles.compute(job, begin, end, p);
     }
   });
 }
@@ -296,9 +331,8 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
                       std::span<T> scratch, Precision precision = Precision::float32,
                       const GradientListener& told = {},
                       std::span<const void* const> upcoming = {}) {
-  const Kernels<T>& kernel = kernels<T>();
   WeightGradient<T> job{.inputs = x.cols, .outputs = d_y.cols, .precision = precision};
-  bool singles_packed = false;  // pairs are packed for each subtree on its own
+  bool singles_placed = false;  // pairs are packed for each subtree on its own
   for (const SubtreeGradient<T>& subtree : subtrees) {
     assert(std::has_single_bit(subtree.leaf_rows.size() - 1) &&
            subtree.leaf_rows.size() - 1 <= kMaxLeaves);
@@ -320,17 +354,17 @@ void weight_gradients(MatrixView<const T> x, MatrixView<const T> d_y,
       detail::in_pieces(
           job, offset, whole ? GradientListener{} : listener, 64,
           [&](std::size_t begin, std::size_t end) { detail::gradient_of_few(job, begin, end); });
-      singles_packed = false;
+      singles_placed = false;
       continue;
     }
     const PairKernels<T>* pairs =
         precision == Precision::bfloat16 ? detail::pair_kernels<T>(job.leaf_rows) : nullptr;
-    if (!singles_packed || pairs != nullptr) {
-      detail::pack_factors(x, d_y, scratch.data(), pairs, job);
+    if (!singles_placed || pairs != nullptr) {
+      detail::place_factors(x, d_y, scratch.data(), pairs, job);
     }
-    singles_packed = pairs == nullptr;
-    const auto tiles = pairs != nullptr ? pairs->weight_gradient : kernel.weight_gradient;
-    detail::in_pieces(job, offset, listener, 8 * job.x_step,
+    singles_placed = pairs == nullptr;
+    const detail::GradientTiles<T> tiles(pairs);
+    detail::in_pieces(job, offset, listener, 8 * tiles.inputs,
                       [&](std::size_t begin, std::size_t end) {
                         detail::gradient_in_tiles(job, begin, end, tiles);
                       });

@@ -54,8 +54,7 @@ void find_leaf_factors(std::span<const WeightShares::Factors> all, const Packing
 // in pieces, each of which stays in the cache from when it is looked at until others are told of it.
 void sum_rows(WeightGradient<float>& job, std::size_t first, const Packing& packing,
               WeightShares& shares, ParameterFlow* flow) {
-  const auto tiles =
-      packing.pairs != nullptr ? packing.pairs->weight_gradient : kernels<float>().weight_gradient;
+  const detail::GradientTiles<float> tiles(packing.pairs);
   const std::size_t inputs =
       round_up(parts_of(detail::kElementsWorthTelling, job.outputs), 8 * packing.strip_inputs);
   for (std::size_t end = job.inputs; end > 0;) {
@@ -102,7 +101,8 @@ void share_factors(MatrixView<const float> x, MatrixView<const float> d_y,
       inputs_before += packing.inputs_of(rows);
     }
   };
-  detail::pack_in_parts(x, d_y, shares.own_leaf_rows(), packing.pairs, packed.data(), pack_strips);
+  detail::pack_in_parts(x, d_y, {}, shares.own_leaf_rows(), packing.pairs, packed.data(),
+                        pack_strips);
   shares.post(weights);
 }
 
