@@ -208,8 +208,9 @@ TYPED_TEST(ProductTest, WeightGradientIsTheLeafTreeBitByBit) {
   const std::vector<const void*> upcoming(100, &kLeafRows);
   for (const auto& rows : kLeafRows) {
     const std::size_t samples = std::max<std::size_t>(1, rows.back());
-    // As the factors stand, where outputs or samples are few, or packed.
-    for (const Shape& s : {Shape{0, 43, 29}, {0, 38, 16}, {0, 9, 10}, {0, 14, 263}}) {
+    // Factors where they stand, or packed: of many samples, or of long rows.
+    for (const Shape& s :
+         {Shape{0, 43, 29}, {0, 38, 16}, {0, 9, 10}, {0, 14, 263}, {0, 9, 1100}, {0, 1100, 9}}) {
       SCOPED_TRACE(testing::Message() << rows.size() - 1 << " leaves, " << samples << " samples, "
                                       << s.depth << "x" << s.cols);
       const auto d_y = uniform_matrix<T>(samples, s.cols, 6);
