@@ -197,9 +197,9 @@ inline std::span<const std::size_t> without_absent_halves(std::span<const std::s
   return leaf_rows;
 }
 
-// Up to how many samples few_gradient is faster than packed factors are, as measured. Packing pays
-// for itself sooner where the tree leaves few registers to a tile, and where many outputs use what
-// was packed.
+// Up to how many samples few_gradient is faster than packed factors are, as measured when all other
+// factors were packed. Packing pays for itself sooner where the tree leaves few registers to a tile,
+// and where many outputs use what was packed.
 inline std::size_t few_samples(std::size_t leaves, std::size_t outputs) {
   if (leaves <= 2) return std::max<std::size_t>(64, 8192 / outputs);
   return outputs <= 256 ? std::max<std::size_t>(32, 4096 / outputs) : 16;

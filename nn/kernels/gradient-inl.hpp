@@ -173,8 +173,8 @@ void use_gradient(const WeightGradient<T>& job, const T* gradient, std::size_t r
   }
 }
 
-// kRows inputs, from `input` on, by kVectors registers of one panel. Meanwhile
-// it asks for the lines of such a tile whose first weight is at `asked`, or of none.
+// kRows inputs, from `input` on, by kVectors registers of one panel. Meanwhile it asks for the
+// lines of such a tile whose first weight is at `asked`, of none where that is kNowhere.
 template <class Terms, std::size_t kRows, std::size_t kVectors, class T>
 void gradient_tile(const WeightGradient<T>& job, std::size_t input, std::size_t panel,
                    std::size_t asked) {
