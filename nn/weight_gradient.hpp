@@ -269,11 +269,23 @@ template <class T>
 struct GradientTiles {
   explicit GradientTiles(const PairKernels<T>* pairs)
       : compute(pairs != nullptr ? pairs->weight_gradient : kernels<T>().weight_gradient),
-        inputs(pairs != nullptr ? pairs->tile_inputs : kernels<T>().tile_inputs) {}
+        inputs(pairs != nullptr ? pairs->tile_inputs : kernels<T>().tile_inputs),
+        fewest_inputs(pairs != nullptr ? pairs->tile_inputs : 6) {}
 
   decltype(Kernels<T>::weight_gradient) compute;
-  std::size_t inputs;  // of a tile
+  std::size_t inputs;         // of a tile
+  std::size_t fewest_inputs;  // that go as fast by themselves, or 2, 3 … times as many
 };
+
+// Rows of weights that are gone through side by side, panel by panel. Many samples make a panel of
+// d_y too large for the first-level cache, so more tiles share it. Of few, what takes time is the
+// memory of weights and moments, which gives a few rows at a time faster than many.
+template <class T>
+std::size_t inputs_side_by_side(std::size_t samples, const GradientTiles<T>& tiles) {
+  constexpr std::size_t kMany = 512;
+  constexpr std::size_t kFew = 64;
+  return round_up(samples >= kMany ? 96 : samples > kFew ? 48 : 6, tiles.fewest_inputs);
+}
 
 // A part has some rows of weights by some panels, and the next part the panels beside it: weights
 // and moments, which are read and written once, then come row after row, as memory gives them
@@ -281,12 +293,10 @@ struct GradientTiles {
 template <class T>
 void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input,
                        const GradientTiles<T>& tiles) {
-  // Many samples make a panel of d_y too large for the first-level cache, so more tiles share it.
-  constexpr std::size_t kManyRows = 512;
   constexpr std::size_t kPanelsPerPart = 4;
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
-  const std::size_t inputs_per_part = round_up(rows >= kManyRows ? 96 : 48, tiles.inputs);
+  const std::size_t inputs_per_part = inputs_side_by_side(rows, tiles);
   const std::size_t blocks = parts_of(end_input - first_input, inputs_per_part);
   const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
   const std::size_t groups = parts_of(panels, kPanelsPerPart);

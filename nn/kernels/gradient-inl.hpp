@@ -25,9 +25,11 @@ template <class Terms, std::size_t kRows>
 inline constexpr bool kAsksBySteps = kRows == Terms::kRows;
 inline constexpr std::size_t kRowsAskedByLeaf = 3;
 
-// Memory, or another core's cache, answers in about the time of so many samples' products. A tile
-// of fewer asks for what later ones will write, of its panel or the next.
-inline constexpr std::size_t kSamplesToAnswer = 64;
+// A tile of up to so many samples asks for what the next panel's will write: memory, or another
+// core's cache, may take longer to answer than its own products do, and gives the lines of a row
+// fastest one after the other. Of more samples, what is asked for so early has been driven out of
+// the first-level cache again until it is written.
+inline constexpr std::size_t kSamplesToAskBeyond = 256;
 
 // Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most
 // leaves are shorter than, or of two runs. The first step of a leaf stands where its first row
@@ -211,22 +213,28 @@ constexpr std::size_t rows_of_smaller_tile(std::size_t rows) {
   return rows > 6 ? rows / 2 : rows == 6 ? 4 : rows - 1;
 }
 
+// The first weight of the tile that follows this one in time, as far as lines go: of the same inputs
+// in the next panel, or behind the last one of inputs from `next_input` on, in the first.
+template <std::size_t kRows, class T>
+std::size_t next_place(const WeightGradient<T>& job, std::size_t input, std::size_t panel,
+                       std::size_t next_input) {
+  const std::size_t col = (panel + 1) * kPanel<T>;
+  if (col < job.outputs) return input * job.outputs + col;
+  return next_input + kRows <= job.inputs ? next_input * job.outputs : kNowhere;
+}
+
 // Inputs [begin, end) in tiles of kRows, then what is left in smaller ones.
 template <class Terms, std::size_t kRows, std::size_t kVectors, class T>
 HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, std::size_t end,
                                std::size_t panel) {
-  constexpr std::size_t kColumns = Tile<T, kRows, kVectors>::kColumns;
   const std::size_t samples = job.leaf_rows.back() - job.leaf_rows.front();
-  const std::size_t ahead = kSamplesToAnswer / std::max<std::size_t>(1, samples);  // tiles
   const std::size_t tiles = (end - begin) / kRows;
   for (std::size_t tile = 0; tile < tiles; ++tile) {
-    const bool in_panel = tile + ahead < tiles;
-    const std::size_t asked = in_panel ? tile + ahead : tile + ahead - tiles;
-    const std::size_t col = panel * kPanel<T> + (in_panel ? 0 : kColumns);
-    const bool any = asked < tiles && col < job.outputs;
-    gradient_tile<Terms, kRows, kVectors>(
-        job, begin + tile * kRows, panel,
-        any ? (begin + asked * kRows) * job.outputs + col : kNowhere);
+    const std::size_t input = begin + tile * kRows;
+    const std::size_t asked = samples > kSamplesToAskBeyond
+                                  ? input * job.outputs + panel * kPanel<T>
+                                  : next_place<kRows>(job, input, panel, end + tile * kRows);
+    gradient_tile<Terms, kRows, kVectors>(job, input, panel, asked);
   }
   if constexpr (kRows > 1) {
     begin += tiles * kRows;
