@@ -197,19 +197,33 @@ inline std::span<const std::size_t> without_absent_halves(std::span<const std::s
   return leaf_rows;
 }
 
-// Up to how many samples few_gradient is faster than packed factors are, as measured when all other
-// factors were packed. Packing pays for itself sooner where the tree leaves few registers to a tile,
-// and where many outputs use what was packed.
-inline std::size_t few_samples(std::size_t leaves, std::size_t outputs) {
-  if (leaves <= 2) return std::max<std::size_t>(64, 8192 / outputs);
-  return outputs <= 256 ? std::max<std::size_t>(32, 4096 / outputs) : 16;
+// Reading and writing a weight costs as much as several operations.
+template <class T>
+double operations_of_few(const WeightGradient<T>& job, std::size_t inputs) {
+  const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
+  return 2.0 * static_cast<double>(rows + 4) * static_cast<double>(job.outputs) *
+         static_cast<double>(inputs);
+}
+
+// Up to how many samples few_gradient is faster than tiles, as measured. Tiles ask for what they will
+// write, which pays as soon as another core may have it. The tree leaves fewer registers to a tile
+// of few_gradient than to those that keep its nodes in memory.
+template <class T>
+std::size_t few_samples(const WeightGradient<T>& job) {
+  const std::size_t leaves = job.leaf_rows.size() - 1;
+  if (job.outputs <= kLanes) return leaves <= 2 ? 512 : 64;
+  const bool shared_out =
+      operations_of_few(job, job.inputs) >= kOperationsWorthATask && others_can_work();
+  if (shared_out) return kFewRows;
+  if (leaves <= 2) return std::max<std::size_t>(64, 8192 / job.outputs);
+  return job.outputs <= 256 ? 32 : 16;
 }
 
 template <class T>
 bool has_few_samples(const WeightGradient<T>& job) {
   const std::size_t leaves = job.leaf_rows.size() - 1;
   const std::size_t samples = job.leaf_rows.back() - job.leaf_rows.front();
-  if (leaves > kFewLeaves || samples == 0 || samples > few_samples(leaves, job.outputs)) {
+  if (leaves > kFewLeaves || samples == 0 || samples > few_samples(job)) {
     return false;
   }
   // A sum of more than a run is no sequence under bfloat16; instructions for pairs repay packing as
@@ -238,11 +252,8 @@ bool in_blocks(const WeightGradient<T>& job) {
 template <class T>
 void gradient_of_few(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input) {
   const Kernels<T>& kernel = kernels<T>();
-  const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   const std::size_t inputs = end_input - first_input;
-  // Reading and writing a weight costs as much as several operations.
-  const double operations = 2.0 * static_cast<double>(rows + 4) * static_cast<double>(job.outputs) *
-                            static_cast<double>(inputs);
+  const double operations = operations_of_few(job, inputs);
   if (operations < kOperationsWorthATask) return kernel.few_gradient(job, first_input, end_input);
   const std::size_t in_part = in_blocks(job) ? kDepthBlock : inputs_of_few(inputs);
   for_each_part_of_memory(parts_of(inputs, in_part), operations, [&](std::size_t part) {

@@ -210,7 +210,7 @@ struct Kernels {
   void (*pack_panels)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
   void (*pack_strips)(MatrixView<const T>, std::size_t begin, std::size_t end, T* packed);
   // Inputs [input_begin, input_end) for the outputs of a panel; input_begin is a multiple of
-  // tile_inputs.
+  // tile_inputs, or all of these inputs are of one strip.
   void (*weight_gradient)(const WeightGradient<T>&, std::size_t input_begin, std::size_t input_end,
                           std::size_t panel);
   // The same for a few samples (few-samples-inl.hpp), for inputs [input_begin, input_end) and all

@@ -85,8 +85,14 @@ HWY_INLINE void add_blocks(const TileFactors<T>& factors, std::size_t depth,
   });
 }
 
-// Fewer rows than this do not repay the copying of b where it can be used as it stands.
-inline constexpr std::size_t kRowsWorthPacking = 2 * kTileRows;
+// From so many rows on, copying b repays itself where b can be used as it stands, too: when its rows
+// are so far apart that they share few sets of a cache, with the second tile, else with the third.
+// The first tile of so many has more than half of its rows (kMayPack).
+template <class T>
+constexpr std::size_t rows_worth_packing(std::size_t b_stride) {
+  constexpr std::size_t kFarApart = 2048;  // bytes
+  return b_stride * sizeof(T) >= kFarApart ? kTileRows + 2 : 2 * kTileRows;
+}
 
 // Whether such a tile may be the first of so many rows, which packs b: they are shared out evenly.
 template <class Terms, std::size_t kRows, std::size_t kVectors>
@@ -277,7 +283,7 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
   const std::size_t rows = row_end - row_begin;
   // What is no wider than a panel is as good as packed.
   const bool in_place = !product.b_transposed && !Terms::kInRuns &&
-                        (rows < kRowsWorthPacking || product.b_stride <= kPanel<T>);
+                        (rows < rows_worth_packing<T>(product.b_stride) || product.b_stride <= kPanel<T>);
   // Whole panels are packed on their way into the first tiles.
   const bool packs_on_the_way =
       !product.b_transposed && !Terms::kInRuns && !in_place && cols == panels * kPanel<T>;
