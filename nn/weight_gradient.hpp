@@ -197,23 +197,25 @@ inline std::span<const std::size_t> without_absent_halves(std::span<const std::s
   return leaf_rows;
 }
 
-// Reading and writing a weight costs as much as several operations.
+// Floating-point operations, or what takes as long: a weight is read and written in the time of
+// several.
 template <class T>
-double operations_of_few(const WeightGradient<T>& job, std::size_t inputs) {
+double gradient_operations(const WeightGradient<T>& job, std::size_t inputs) {
   const std::size_t rows = job.leaf_rows.back() - job.leaf_rows.front();
   return 2.0 * static_cast<double>(rows + 4) * static_cast<double>(job.outputs) *
          static_cast<double>(inputs);
 }
 
-// Up to how many samples few_gradient is faster than tiles, as measured. Tiles ask for what they will
-// write, which pays as soon as another core may have it. The tree leaves fewer registers to a tile
-// of few_gradient than to those that keep its nodes in memory.
+// Up to how many samples few_gradient is faster than tiles, all as measured. Tiles ask for what
+// they will write, which pays as soon as another core may have it; but a tile of one register of
+// outputs has too few sums. The tree leaves fewer registers to a tile of few_gradient than to those
+// that keep its nodes in memory.
 template <class T>
 std::size_t few_samples(const WeightGradient<T>& job) {
   const std::size_t leaves = job.leaf_rows.size() - 1;
   if (job.outputs <= kLanes) return leaves <= 2 ? 512 : 64;
   const bool shared_out =
-      operations_of_few(job, job.inputs) >= kOperationsWorthATask && others_can_work();
+      gradient_operations(job, job.inputs) >= kOperationsWorthATask && others_can_work();
   if (shared_out) return kFewRows;
   if (leaves <= 2) return std::max<std::size_t>(64, 8192 / job.outputs);
   return job.outputs <= 256 ? 32 : 16;
@@ -253,7 +255,7 @@ template <class T>
 void gradient_of_few(const WeightGradient<T>& job, std::size_t first_input, std::size_t end_input) {
   const Kernels<T>& kernel = kernels<T>();
   const std::size_t inputs = end_input - first_input;
-  const double operations = operations_of_few(job, inputs);
+  const double operations = gradient_operations(job, inputs);
   if (operations < kOperationsWorthATask) return kernel.few_gradient(job, first_input, end_input);
   const std::size_t in_part = in_blocks(job) ? kDepthBlock : inputs_of_few(inputs);
   for_each_part_of_memory(parts_of(inputs, in_part), operations, [&](std::size_t part) {
@@ -281,21 +283,25 @@ struct GradientTiles {
   explicit GradientTiles(const PairKernels<T>* pairs)
       : compute(pairs != nullptr ? pairs->weight_gradient : kernels<T>().weight_gradient),
         inputs(pairs != nullptr ? pairs->tile_inputs : kernels<T>().tile_inputs),
-        fewest_inputs(pairs != nullptr ? pairs->tile_inputs : 6) {}
+        fewest_inputs(pairs != nullptr ? inputs : std::min(inputs, kInputsOfSmallTile)) {}
+
+  static constexpr std::size_t kInputsOfSmallTile = 6;  // of few samples a leaf
 
   decltype(Kernels<T>::weight_gradient) compute;
   std::size_t inputs;         // of a tile
-  std::size_t fewest_inputs;  // that go as fast by themselves, or 2, 3 … times as many
+  std::size_t fewest_inputs;  // of a part: a whole strip, or, of single factors, half of a wide one
 };
 
-// Rows of weights that are gone through side by side, panel by panel. Many samples make a panel of
-// d_y too large for the first-level cache, so more tiles share it. Of few, what takes time is the
-// memory of weights and moments, which gives a few rows at a time faster than many.
+// Rows of weights that are gone through side by side, panel by panel: whole tiles. Many samples
+// make a panel of d_y too large for the first-level cache, so more tiles share it. Of few, what
+// takes time is the memory of weights and moments, which gives a few rows at a time faster than
+// many.
 template <class T>
 std::size_t inputs_side_by_side(std::size_t samples, const GradientTiles<T>& tiles) {
   constexpr std::size_t kMany = 512;
   constexpr std::size_t kFew = 64;
-  return round_up(samples >= kMany ? 96 : samples > kFew ? 48 : 6, tiles.fewest_inputs);
+  if (samples <= kFew) return tiles.fewest_inputs;
+  return round_up(samples >= kMany ? 96 : 48, tiles.inputs);
 }
 
 // A part has some rows of weights by some panels, and the next part the panels beside it: weights
@@ -311,8 +317,7 @@ void gradient_in_tiles(const WeightGradient<T>& job, std::size_t first_input, st
   const std::size_t blocks = parts_of(end_input - first_input, inputs_per_part);
   const std::size_t panels = parts_of(job.outputs, kernel.panel_width);
   const std::size_t groups = parts_of(panels, kPanelsPerPart);
-  const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(job.outputs) *
-                            static_cast<double>(end_input - first_input);
+  const double operations = gradient_operations(job, end_input - first_input);
   for_each_part(blocks * groups, operations, [&](std::size_t part) {
     const std::size_t begin = first_input + part / groups * inputs_per_part;
     const std::size_t end = std::min(end_input, begin + inputs_per_part);

@@ -46,7 +46,12 @@ const std::vector<Shape> kShapes = {{1, 1, 1},
                                     {24, 300, 64},
                                     {25, 513, 96},
                                     {29, 257, 32},
-                                    {64, 784, 160}};
+                                    {64, 784, 160},
+                                    // Fewer, whose rows of b are far apart.
+                                    {8, 300, 512},
+                                    {11, 257, 544},
+                                    {14, 300, 512},
+                                    {23, 513, 1024}};
 
 TYPED_TEST(ProductTest, AgreesWithReferenceAndBetweenInstructionSets) {
   using T = TypeParam;

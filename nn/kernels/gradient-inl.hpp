@@ -29,7 +29,7 @@ inline constexpr std::size_t kRowsAskedByLeaf = 3;
 // core's cache, may take longer to answer than its own products do, and gives the lines of a row
 // fastest one after the other. Of more samples, what is asked for so early has been driven out of
 // the first-level cache again until it is written.
-inline constexpr std::size_t kSamplesToAskBeyond = 256;
+inline constexpr std::size_t kMostSamplesToAskAhead = 256;
 
 // Sums the products over the samples of one leaf, in blocks: of kDepthBlock terms, which most
 // leaves are shorter than, or of two runs. The first step of a leaf stands where its first row
@@ -213,8 +213,8 @@ constexpr std::size_t rows_of_smaller_tile(std::size_t rows) {
   return rows > 6 ? rows / 2 : rows == 6 ? 4 : rows - 1;
 }
 
-// The first weight of the tile that follows this one in time, as far as lines go: of the same inputs
-// in the next panel, or behind the last one of inputs from `next_input` on, in the first.
+// The first weight of the same tile in the next panel, whose lines are the next ones of its rows;
+// or, behind the last panel, of one in the first, from `next_input` on.
 template <std::size_t kRows, class T>
 std::size_t next_place(const WeightGradient<T>& job, std::size_t input, std::size_t panel,
                        std::size_t next_input) {
@@ -231,7 +231,7 @@ HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, 
   const std::size_t tiles = (end - begin) / kRows;
   for (std::size_t tile = 0; tile < tiles; ++tile) {
     const std::size_t input = begin + tile * kRows;
-    const std::size_t asked = samples > kSamplesToAskBeyond
+    const std::size_t asked = samples > kMostSamplesToAskAhead
                                   ? input * job.outputs + panel * kPanel<T>
                                   : next_place<kRows>(job, input, panel, end + tile * kRows);
     gradient_tile<Terms, kRows, kVectors>(job, input, panel, asked);

@@ -85,13 +85,15 @@ HWY_INLINE void add_blocks(const TileFactors<T>& factors, std::size_t depth,
   });
 }
 
-// From so many rows on, copying b repays itself where b can be used as it stands, too: when its rows
-// are so far apart that they share few sets of a cache, with the second tile, else with the third.
-// The first tile of so many has more than half of its rows (kMayPack).
+// From so many rows on, copying b repays itself also where b can be used as it stands: sooner where
+// its rows are so far apart that, at worst, a few sets of a cache must hold all of a block. The
+// first tile of so many has more than half of a whole one's rows (kMayPack).
 template <class T>
 constexpr std::size_t rows_worth_packing(std::size_t b_stride) {
   constexpr std::size_t kFarApart = 2048;  // bytes
-  return b_stride * sizeof(T) >= kFarApart ? kTileRows + 2 : 2 * kTileRows;
+  constexpr std::size_t kFewest = kTileRows + 2;
+  static_assert(kFewest / 2 * 2 > kTileRows);
+  return b_stride * sizeof(T) >= kFarApart ? kFewest : 2 * kTileRows;
 }
 
 // Whether such a tile may be the first of so many rows, which packs b: they are shared out evenly.
@@ -281,9 +283,10 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
   const std::size_t rows = row_end - row_begin;
-  // What is no wider than a panel is as good as packed.
-  const bool in_place = !product.b_transposed && !Terms::kInRuns &&
-                        (rows < rows_worth_packing<T>(product.b_stride) || product.b_stride <= kPanel<T>);
+  // So is what is no wider than a panel.
+  const bool as_good_as_packed =
+      rows < rows_worth_packing<T>(product.b_stride) || product.b_stride <= kPanel<T>;
+  const bool in_place = !product.b_transposed && !Terms::kInRuns && as_good_as_packed;
   // Whole panels are packed on their way into the first tiles.
   const bool packs_on_the_way =
       !product.b_transposed && !Terms::kInRuns && !in_place && cols == panels * kPanel<T>;
