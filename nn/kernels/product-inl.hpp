@@ -283,7 +283,7 @@ void product_panels_of(const Product<T>& product, std::size_t row_begin, std::si
   const std::size_t col = panel * kPanel<T>;
   const std::size_t cols = std::min(panels * kPanel<T>, product.c.cols - col);
   const std::size_t rows = row_end - row_begin;
-  // So is what is no wider than a panel.
+  // What is no wider than a panel is as good as packed, and so is what few rows use.
   const bool as_good_as_packed =
       rows < rows_worth_packing<T>(product.b_stride) || product.b_stride <= kPanel<T>;
   const bool in_place = !product.b_transposed && !Terms::kInRuns && as_good_as_packed;
