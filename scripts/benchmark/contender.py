@@ -18,7 +18,7 @@ class Measurement:
 
 
 class Contender:
-    family = ""  # lockstep, PyTorch, libxsmm, FANN
+    family = ""  # lockstep, lockstep with plain SGD, PyTorch, libxsmm, FANN
     name = ""
     settings = ""  # what prepare() found best, for the report
 

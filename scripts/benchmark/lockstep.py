@@ -84,11 +84,21 @@ class Lockstep(Contender):
         return summary
 
 
+class WithPlainSgd(Lockstep):
+    """Beside libxsmm's trainer, which has no moments to move."""
+
+    family = "lockstep with plain SGD"
+
+    def __init__(self, program, workload, *rest):
+        super().__init__(program, workload.with_plain_sgd(), *rest)
+        self.name += ", plain SGD"
+
+
 def contenders(program, workload, data, seconds):
     """One rank with all threads, a rank for every core, and one thread where a step is small.
 
     Of few samples the tree over leaves is a good part of the work, and one leaf spares it to a rank
-    that is alone anyhow.
+    that is alone anyhow. What moves by momentum is also trained by the rule of the peer that has none.
     """
     shapes = [(1, cores())]
     if workload.batch >= leaves():
@@ -99,4 +109,6 @@ def contenders(program, workload, data, seconds):
     found = [Lockstep(program, workload, data, seconds, ranks, threads) for ranks, threads in unique]
     if 1 < workload.batch <= 4 * leaves() and max(workload.hidden) < 128:
         found.append(Lockstep(program, workload, data, seconds, 1, 1, leaves=1))
+    if workload.optimizer == "momentum" and workload.precision == "float32":
+        found.append(WithPlainSgd(program, workload, data, seconds, 1, cores()))
     return found

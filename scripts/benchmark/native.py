@@ -117,8 +117,7 @@ class Libxsmm(Native):
         return self.train(self.blocks, self.seconds)
 
     def train(self, blocks, seconds):
-        # What momentum 0.9 adds up to, in one step.
-        rate = {"sgd": 1, "momentum": 5}.get(self.workload.optimizer, 0) * self.workload.learning_rate or 0.1
+        rate = self.workload.with_plain_sgd().learning_rate
         return self.run("libxsmm_trainer", self.threads, self.workload.batch, rate, blocks, self.threads, seconds)
 
 

@@ -3,7 +3,7 @@
 from .comparison import best_of
 from .contender import Unavailable
 
-COLOURS = {"lockstep": "#1b6ca8", "PyTorch": "#e07b39", "libxsmm": "#7a9e59", "FANN": "#9a7aa0"}
+COLOURS = {"lockstep": "#1b6ca8", "lockstep with plain SGD": "#7fb2d6", "PyTorch": "#e07b39", "libxsmm": "#7a9e59", "FANN": "#9a7aa0"}
 
 WANTED = "wanted of lockstep"
 

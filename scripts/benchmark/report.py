@@ -23,20 +23,26 @@ def print_row(row, rounds, seconds):
 def ratio_lines(row):
     if not row["ratios"]:
         return ["no ratio: not both sides were measured"]
-    return [f"lockstep : best {r['to']} = {r['ratio']:.2f}, wanted {r['wanted']:g}"
+    return [f"{r['of']} : best {r['to']} = {r['ratio']:.2f}, wanted {r['wanted']:g}"
             + ("" if r["reached"] else ": not reached") for r in row["ratios"]]
 
 
+# Who is shown beside whom, and under which heading.
+COLUMNS = {"PyTorch": ("lockstep", "PyTorch"), "libxsmm": ("lockstep", "libxsmm"),
+           "libxsmm, its rule": ("lockstep with plain SGD", "libxsmm"), "FANN": ("lockstep", "FANN")}
+
+
 def print_summary(rows):
-    print(f"{'lockstep to the best of':44} {'PyTorch':>15} {'libxsmm':>15} {'FANN':>15} {'of peak':>8}")
+    print(f"{'lockstep to the best of':44} " + " ".join(f"{heading:>17}" for heading in COLUMNS) + f" {'of peak':>8}")
     for row in rows:
         cells = []
-        for family in ("PyTorch", "libxsmm", "FANN"):
-            found = [r for r in row["ratios"] if r["to"] == family]
+        for pair in COLUMNS.values():
+            found = [r for r in row["ratios"] if (r["of"], r["to"]) == pair]
             cells.append(f"{found[0]['ratio']:.2f} ({found[0]['wanted']:g}){' ' if found[0]['reached'] else '!'}"
                          if found else "- ")
         shares = [r["share_of_peak"] for r in row["results"] if r["family"] == "lockstep"]
         share = f"{100 * max(shares):.1f} %" if shares else "-"
-        print(f"{row['name']:44} " + " ".join(f"{cell:>15}" for cell in cells) + f" {share:>8}")
-    print("In brackets what is wanted; ! where it is not reached. Share of the peak: the row's precision "
-          "where the processor has a peak of it, else float32.")
+        print(f"{row['name']:44} " + " ".join(f"{cell:>17}" for cell in cells) + f" {share:>8}")
+    print("In brackets what is wanted; ! where it is not reached. libxsmm's one rule is plain SGD, which moves half "
+          "as much memory as momentum.\nShare of the peak: the row's precision where the processor has a peak of it, "
+          "else float32.")
