@@ -6,6 +6,10 @@ one core is slower than another, as on machines shared with others, ranks lose w
 get back. So the share of their time in which ranks waited for others is shown beside the ratio, as
 the same run measured it, and what the ratio would be without any waiting: no less than what an
 exchange as it is could reach on cores that are alike, since it makes ranks wait a little itself.
+
+In its first steps a run comes by its memory, page by page, ranks by more and smaller pages than
+threads. A training pays for that once, whatever its length, so a run of the first steps alone is taken
+off one that goes on from there, and how long these took is shown as well.
 """
 
 import statistics
@@ -19,11 +23,21 @@ SAMPLES_A_CORE = 512
 WANTED = 0.95
 
 
+FIRST_STEPS = 5
+
+
 def measured(contender, expected):
-    summary = contender.train(contender.steps)
-    if expected not in (None, summary["parameters_sha256"]):
-        raise RuntimeError(f"{contender.name}: other bits: {summary['parameters_sha256']}, not {expected}")
-    return summary
+    """What comes after the first steps, and these."""
+    first, whole = contender.train(FIRST_STEPS), contender.train(FIRST_STEPS + contender.steps)
+    if expected not in (None, whole["parameters_sha256"]):
+        raise RuntimeError(f"{contender.name}: other bits: {whole['parameters_sha256']}, not {expected}")
+    # Fresh runs, so both are of all of them.
+    seconds, waited = (whole[key] - first[key] for key in ("seconds", "wait_seconds"))
+    if seconds <= 0:
+        raise RuntimeError(f"{contender.name}: {contender.steps} steps are too few to tell anything: more --seconds")
+    return dict(samples_per_second=contender.steps * contender.workload.batch / seconds,
+                waited=max(0.0, waited / seconds), first_seconds=first["seconds"],
+                parameters_sha256=whole["parameters_sha256"])
 
 
 def ranks(options):
@@ -37,8 +51,8 @@ def ranks(options):
     threads.prepare()
     processes.steps = threads.steps
     progress("")
-    print(f"{workload.name}, {threads.steps} steps a run\n"
-          f"  {'threads':>10} {'ranks':>10} {'ratio':>7} {'waited':>7} {'at work':>8}   samples/s, in turn", flush=True)
+    print(f"{workload.name}, samples/s of {threads.steps} steps after the first {FIRST_STEPS}, in turn\n"
+          f"  {'threads':>10} {'ranks':>10} {'ratio':>7} {'waited':>7} {'at work':>8}   the first steps", flush=True)
     turns, digest = [], None
     for number in range(options.rounds):
         found = {}
@@ -48,20 +62,22 @@ def ranks(options):
             digest = found[contender]["parameters_sha256"]
         turns.append(turn_of(found[threads], found[processes]))
         progress("")
-        print("  {threads:10,.0f} {ranks:10,.0f} {ratio:7.3f} {waited:7.1%} {at_work:8.3f}".format(**turns[-1]),
-              flush=True)
+        print("  {threads:10,.0f} {ranks:10,.0f} {ratio:7.3f} {waited:7.1%} {at_work:8.3f}   {threads_first:.2f} s and "
+              "{ranks_first:.2f} s".format(**turns[-1]), flush=True)
     return summary_of(turns, digest)
 
 
 def turn_of(threads, ranks):
     ratio = ranks["samples_per_second"] / threads["samples_per_second"]
-    waited = ranks["wait_seconds"] / ranks["seconds"]  # a fresh run: both are of all of it
     return dict(threads=threads["samples_per_second"], ranks=ranks["samples_per_second"], ratio=ratio,
-                waited=waited, at_work=ratio / (1 - waited))
+                waited=ranks["waited"], at_work=ratio / (1 - ranks["waited"]),
+                threads_first=threads["first_seconds"], ranks_first=ranks["first_seconds"])
 
 
 def summary_of(turns, digest):
-    medians = {key: statistics.median(turn[key] for turn in turns) for key in ("ratio", "waited", "at_work")}
-    print("  ranks : threads = {ratio:.3f} (wanted {wanted}); ranks waited {waited:.1%} of the time, without any waiting "
-          "{at_work:.3f} (medians of {turns})".format(**medians, wanted=WANTED, turns=len(turns)))
+    medians = {key: statistics.median(turn[key] for turn in turns)
+               for key in ("ratio", "waited", "at_work", "threads_first", "ranks_first")}
+    print("  ranks : threads = {ratio:.3f} (wanted {wanted}); ranks waited {waited:.1%} of the time, without any "
+          "waiting {at_work:.3f}; the first {first_steps} steps took threads {threads_first:.2f} s, ranks "
+          "{ranks_first:.2f} s (medians of {turns})".format(first_steps=FIRST_STEPS, **medians, wanted=WANTED, turns=len(turns)))
     return dict(turns=turns, parameters_sha256=digest, wanted=WANTED, **medians)
