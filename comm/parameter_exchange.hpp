@@ -20,8 +20,8 @@
 // Owns the parameters, the partial sums and all memory of messages, and a communicator of its own.
 // So when a wait is given up, MPI is left with no memory but ours, which then lives until the
 // process ends. After the first step nothing is allocated. Partial sums must be written whole in
-// every step, but for own sums (below): where they stood, anything may stand after it. With one rank
-// nothing is sent, copied or waited for.
+// every step, but for own sums (below): where they stood, anything may stand after it. With one
+// rank nothing is sent, copied or waited for.
 //
 // One caller at a time, and no other call of MPI between begin() and finish() but those of other
 // exchanges and of LeafSum, which take turns by a lock of the session. The constructor is

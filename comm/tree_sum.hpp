@@ -7,8 +7,8 @@
 // inputs lie in memory or on how the leaves were divided into subtrees: an addition is elementwise,
 // and its place is given by the tree.
 //
-// Owns a scratch of log2(L) + 1 chunks and nothing else; refers to the inputs. Not thread-safe; local;
-// no MPI; only the constructor allocates.
+// Owns a scratch of log2(L) + 1 chunks and nothing else; refers to the inputs. Not thread-safe;
+// local; no MPI; only the constructor allocates.
 #pragma once
 
 #include <cstddef>

@@ -14,11 +14,11 @@ namespace {
 constexpr std::size_t kHugePage = std::size_t{2} << 20;  // bytes, on x86-64 and most of aarch64
 constexpr std::size_t kPage = 4096;
 
-// Where in its first page a large buffer begins. Parameters, which are memory of their own and begin
-// with a page, and moments are read side by side; began they all at the same place, the lines of a
-// tile would crowd into one set of the first-level cache. Eight lines apart there is room for the
-// panels that a thread goes through. In small pages, whoever moves parameters page by page has each
-// page of the moments for itself.
+// Where in its first page a large buffer begins. Parameters, which are memory of their own and
+// begin with a page, and moments are read side by side; began they all at the same place, the lines
+// of a tile would crowd into one set of the first-level cache. Eight lines apart there is room for
+// the panels that a thread goes through. In small pages, whoever moves parameters page by page has
+// each page of the moments for itself.
 std::size_t next_place(Pages pages) {
   static std::atomic<std::size_t> buffers = 0;
   constexpr std::size_t kApart = 8 * kAlignment;

@@ -102,8 +102,8 @@ void Dense<T>::backward(const Pass& pass, std::span<const T> parameters, MatrixV
     }
   }
   // A rank alone moves the weights as their gradient comes, and so does one that works for the
-  // exchange in between: what reads them goes first. Where sums travel beside the pass, the weights'
-  // gradient does.
+  // exchange in between: what reads them goes first. Where sums travel beside the pass, the
+  // weights' gradient does.
   const bool weights_first =
       pass.flow != nullptr && pass.flow->carries_sums_meanwhile() && !d_x.empty();
   if (!weights_first) input_gradient(parameters, x, d_y, d_x, scratch);

@@ -21,10 +21,10 @@
 //             w -= a |w| / |r| r               tensor by tensor; see trust_ratios.hpp
 //
 // `epsilon_inside_root` divides by sqrt(s + e) instead. Penalties add l1 sign(w) + l2 w to g, for
-// weights and, if asked, biases. lamb's decay and ratio are for the same tensors alone: for others d
-// is 0 and the ratio |w| / |r| is 1, as in its authors' program, where algorithm 2 excludes none.
-// `clip_norm` c scales g, before penalties, by min(1, c / (|g| + 1e-6)), |g| its Euclidean norm over
-// all parameters (R. Pascanu et al., ICML 2013; the 1e-6 as in PyTorch).
+// weights and, if asked, biases. lamb's decay and ratio are for the same tensors alone: for others
+// d is 0 and the ratio |w| / |r| is 1, as in its authors' program, where algorithm 2 excludes none.
+// `clip_norm` c scales g, before penalties, by min(1, c / (|g| + 1e-6)), |g| its Euclidean norm
+// over all parameters (R. Pascanu et al., ICML 2013; the 1e-6 as in PyTorch).
 //
 // An Optimizer owns its moments, in the layout of what is trained. One caller at a time; runs on
 // the caller's task arena; local.

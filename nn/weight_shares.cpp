@@ -51,7 +51,8 @@ void find_leaf_factors(std::span<const WeightShares::Factors> all, const Packing
 }
 
 // The gradient of one element of weights.rows, whose first weight is at `first` of the flat buffer:
-// in pieces, each of which stays in the cache from when it is looked at until others are told of it.
+// in pieces, each of which stays in the cache from when it is looked at until others are told of
+// it.
 void sum_rows(WeightGradient<float>& job, std::size_t first, const Packing& packing,
               WeightShares& shares, ParameterFlow* flow) {
   const detail::GradientTiles<float> tiles(packing.pairs);

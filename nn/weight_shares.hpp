@@ -70,8 +70,8 @@ class WeightShares {
   virtual void before_moving(std::size_t begin, std::size_t end) = 0;
   virtual void after_moving(std::size_t begin, std::size_t end) = 0;
 
-  // The bounds of this rank's leaves in rows of its pass, and of all leaves in samples of the batch;
-  // room for something of each of these.
+  // The bounds of this rank's leaves in rows of its pass, and of all leaves in samples of the
+  // batch; room for something of each of these.
   virtual std::span<const std::size_t> own_leaf_rows() const = 0;
   virtual std::span<const std::size_t> leaf_rows() const = 0;
   virtual std::span<LeafFactors<float>> of_leaf() = 0;
@@ -84,8 +84,8 @@ std::size_t inputs_in_strips(const SharedWeights& weights, std::size_t strip_inp
 // Floats that the packed factors of a sample take, whichever kernels pack them.
 std::size_t shared_factors_size(const SharedWeights& weights);
 
-// Packs the factors of this rank's samples for the others: panels of d_y, then strips of x, those of
-// each element of weights.rows on their own.
+// Packs the factors of this rank's samples for the others: panels of d_y, then strips of x, those
+// of each element of weights.rows on their own.
 void share_factors(MatrixView<const float> x, MatrixView<const float> d_y,
                    const SharedWeights& weights, Precision precision, WeightShares& shares);
 

@@ -11,9 +11,9 @@ namespace lockstep::simulate {
 // Lets `seconds` pass, as if this rank had computed.
 void pass_time(double seconds);
 
-// Bytes/s with which the additions and copies of the exchange go through memory; 0: they take no time.
-// Simulated ranks only, where nothing that is computed takes time by itself; all ranks set the
-// same.
+// Bytes/s with which the additions and copies of the exchange go through memory; 0: they take no
+// time. Simulated ranks only, where nothing that is computed takes time by itself; all ranks set
+// the same.
 void set_addition_bandwidth(double bytes_per_second);
 
 // Simulated ranks only: no message is copied and nothing is added up, so that the memory of a

@@ -25,8 +25,8 @@ TEST_F(ContractTest, StochasticDescentIsTheSameForAllRanksAndThreads) {
   expect_same_for_all_ranks_and_threads();
 }
 
-// Wide enough that one sample goes without the zeros behind relu, forward and in plain SGD: so it is
-// for each of two ranks, and not for one rank with both samples.
+// Wide enough that one sample goes without the zeros behind relu, forward and in plain SGD: so it
+// is for each of two ranks, and not for one rank with both samples.
 const std::string kWideRelu =
     "[{ dense = 150, activation = \"relu\" }, { dense = 150, activation = \"relu\", bias = false "
     "}, "

@@ -183,7 +183,8 @@ inline void stream(float* HWY_RESTRICT out, const float* HWY_RESTRICT in, std::s
   benchmark::DoNotOptimize(out);
 }
 
-// An array that has memory of its own: what was never written is one page of zeros, again and again.
+// An array that has memory of its own: what was never written is one page of zeros, again and
+// again.
 inline nn::AlignedBuffer<float> touched(std::size_t count) {
   nn::AlignedBuffer<float> floats(count);
   std::fill_n(floats.data(), count, 1.0f);

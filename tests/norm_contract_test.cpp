@@ -33,8 +33,8 @@ TEST_F(ContractTest, ClippingIsTheSameForAllRanks) {
   }
 }
 
-// Widths that do not fill their last group of 16: what stands between tensors counts for nothing, also
-// where layers share memory for their sums, and after a stop.
+// Widths that do not fill their last group of 16: what stands between tensors counts for nothing,
+// also where layers share memory for their sums, and after a stop.
 TEST_F(ContractTest, WhatStandsBetweenTensorsCountsForNothing) {
   prepare(
       "[optimizer]\nname = \"momentum\"\nclip_norm = 0.5\n[training]\nbatch_size = 100\n",

@@ -81,8 +81,8 @@ class Watch final : public ParameterWatch {
   std::vector<std::uint64_t> words_, heard_;
 };
 
-// Some of what a rank owns, cut at whole registers: every third run of them is another rank's sum, and
-// the runs that it sums itself it moves or not.
+// Some of what a rank owns, cut at whole registers: every third run of them is another rank's sum,
+// and the runs that it sums itself it moves or not.
 std::vector<ParameterExchange::OwnSum> some_of(std::span<const Shard> owned, std::size_t run) {
   std::vector<ParameterExchange::OwnSum> own;
   for (const Shard& shard : owned) {
@@ -336,8 +336,8 @@ TEST_P(ParameterExchangeSizes, EqualsTheSerialTreeForEveryWayAndPattern) {
   }
 }
 
-// The same where ranks make some of the sums by themselves, of runs that begin and end in the middle
-// of chunks; what stands in partial sums there is wrong then.
+// The same where ranks make some of the sums by themselves, of runs that begin and end in the
+// middle of chunks; what stands in partial sums there is wrong then.
 TEST_P(ParameterExchangeSizes, EqualsTheSerialTreeWhereRanksSumByThemselves) {
   const std::size_t elements = GetParam();
   constexpr std::size_t leaves = 8;

@@ -51,8 +51,8 @@ TEST(Buckets, CoverAllFromTheEndAndStartWithASmallOne) {
 TEST(Shards, BucketsEndWhereTheyAreCut) {
   const std::vector<std::size_t> cuts{0, 3 * chunk, 3 * chunk + 5, 7 * chunk - 1, 9 * chunk};
   const auto buckets = buckets_of(8 * chunk + 9, {1 << 20, 2 * chunk * sizeof(float)}, cuts);
-  // 7 * chunk - 1 lies in the chunk from 6 on, which goes with what follows; the last cut lies behind
-  // the end.
+  // 7 * chunk - 1 lies in the chunk from 6 on, which goes with what follows; the last cut lies
+  // behind the end.
   const std::vector<Shard> expected{{6 * chunk, 8 * chunk + 9},
                                     {4 * chunk, 6 * chunk},
                                     {3 * chunk, 4 * chunk},

@@ -63,7 +63,8 @@ TEST_F(ShareContractTest, OneSampleAtATime) {
   expect_same_as_alone();
 }
 
-// Layers between that have sums over the batch or random numbers of their own, and penalties on all.
+// Layers between that have sums over the batch or random numbers of their own, and penalties on
+// all.
 TEST_F(ShareContractTest, WithOtherLayersBetween) {
   prepare(
       "[optimizer]\nname = \"adam\"\n[regularization]\nl1 = 1e-5\nl2 = 1e-4\nbiases = true\n"

@@ -72,6 +72,9 @@ struct OptimizerConfig {
   double weight_decay = 0;                  // lamb: adds weight_decay * w to the direction, >= 0
   double clip_norm = 0;                     // 0: off
   std::optional<bool> epsilon_inside_root;  // default: as the optimizer's source has it
+
+  // Besides its warm-up: along the length of the run.
+  bool rate_falls() const { return schedule != "constant"; }
 };
 
 struct RegularizationConfig {

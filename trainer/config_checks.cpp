@@ -55,7 +55,7 @@ void check_consistency(const Config& config, const std::string& origin,
         place("optimizer.weight_decay"), optimizer.weight_decay, optimizer.name,
         place("optimizer.name")));
   }
-  if (optimizer.end_factor > 0 && optimizer.schedule == "constant") {
+  if (optimizer.end_factor > 0 && !optimizer.rate_falls()) {
     throw ConfigError(fmt::format(
         "optimizer.end_factor ({}): found {} beside optimizer.schedule = \"constant\", which does "
         "not fall; expected 0, or another schedule",

@@ -1,10 +1,10 @@
 // Weight gradients that the ranks of one node share out by weights (nn::WeightShares over
 // comm::ParameterExchange).
 //
-// Where all ranks share memory, matrices of many weights go this way. A rank sums and moves the rows
-// that it owns in the exchange; of a row that two own each sums the whole, and the exchange moves
-// its part, as it does with biases and small matrices. Refers to the exchange; a step allocates
-// nothing here. One caller at a time; wait() and make() are collective.
+// Where all ranks share memory, matrices of many weights go this way. A rank sums and moves the
+// rows that it owns in the exchange; of a row that two own each sums the whole, and the exchange
+// moves its part, as it does with biases and small matrices. Refers to the exchange; a step
+// allocates nothing here. One caller at a time; wait() and make() are collective.
 #pragma once
 
 #include <cstdint>
@@ -50,8 +50,8 @@ class NodeShares final : public nn::WeightShares {
   // The batches that follow are cut like this.
   void set_batch(const LeafBounds& bounds);
 
-  // A step has begun: parameters move by `rule`, where their gradient is summed unless it is null or
-  // any rank has raised any of these flags.
+  // A step has begun: parameters move by `rule`, where their gradient is summed unless it is null
+  // or any rank has raised any of these flags.
   void begin(const nn::Update<float>* rule, unsigned unless_raised);
 
   // Whether what this rank moves lies in pieces so large that huge pages for what it has of them at

@@ -34,8 +34,8 @@ class PaceMeter {
   std::uint64_t epoch_samples() const { return epoch_samples_; }
   double epoch_seconds() const { return epoch_seconds_; }
 
-  // Collective. Ends the epoch under way; open_epoch() follows. `waited`: seconds in which this rank
-  // has ever waited for others.
+  // Collective. Ends the epoch under way; open_epoch() follows. `waited`: seconds in which this
+  // rank has ever waited for others.
   Pace close_epoch(comm::Communicator& communicator, double waited);
 
   // The next epoch begins: what was waited for since the last one ended is no part of it.

@@ -1,8 +1,9 @@
 // A request from outside to stop: SIGTERM, SIGINT (Ctrl-C) or SIGUSR1.
 //
 // While a StopSignal lives, the first such signal sets a flag, and the run saves a checkpoint and
-// ends in its own time: after the step that it is in, or after its first one. A second SIGINT ends the process at once, as it would without this class.
-// The handlers that were there before come back when it is destroyed.
+// ends in its own time: after the step that it is in, or after its first one. A second SIGINT ends
+// the process at once, as it would without this class. The handlers that were there before come
+// back when it is destroyed.
 //
 // One at a time per process (asserted). requested() and name() may be called from any thread.
 // Local: a signal reaches one process; ranks have to agree about it themselves.

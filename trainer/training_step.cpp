@@ -296,7 +296,8 @@ void TrainingStep::compare_replicas(std::uint64_t step) {
   guard_.compare(step, parameters());
 }
 
-// Collective. Each rank knows the squares of the chunks of the gradient that it moved parameters by.
+// Collective. Each rank knows the squares of the chunks of the gradient that it moved parameters
+// by.
 double TrainingStep::norm_of_gathered() {
   squares_->gather(optimizer_.chunk_squares());
   return std::sqrt(optimizer_.sum_of_squares());

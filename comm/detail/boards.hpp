@@ -21,8 +21,8 @@ class Boards {
   std::string make(Communicator& communicator, const Hierarchy& hierarchy, std::size_t floats,
                    std::size_t places);
 
-  // Of a member of this rank's group; at a multiple of 64 bytes, zeros at first. Another member's is
-  // for reading.
+  // Of a member of this rank's group; at a multiple of 64 bytes, zeros at first. Another member's
+  // is for reading.
   float* board(std::size_t member) const;
   std::size_t floats() const { return floats_; }
 

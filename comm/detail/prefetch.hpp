@@ -3,8 +3,8 @@
 // Who works chunk by chunk begins a page of several streams each time, and a processor follows a
 // stream by itself, but to the end of its page alone. So the beginning of each next page is asked
 // for while the chunk before it is at work; from there the processor follows. To ask for all of the
-// page would cost more where it lies in a cache than it spares where it does not. Local; any address
-// will do, also one past the end.
+// page would cost more where it lies in a cache than it spares where it does not. Local; any
+// address will do, also one past the end.
 #pragma once
 
 #include <cstddef>

@@ -243,8 +243,9 @@ HWY_INLINE void gradient_tiles(const WeightGradient<T>& job, std::size_t begin, 
   }
 }
 
-// Tiles of half or a quarter of the rows keep the sums of several leaves in registers, but read each
-// derivative twice or four times. That pays with so many samples a leaf or fewer, where there are
+// Tiles of half or a quarter of the rows keep the sums of several leaves in registers, but read
+// each derivative twice or four times. That pays with so many samples a leaf or fewer, where there
+// are
 // 32 registers; half of 16 would be too few sums to keep the multiply-adds busy. Three rows are
 // the fewest that are worth loading a step's derivatives for. The whole tile of sums in runs has
 // half the rows, so for them halves change nothing.

@@ -166,8 +166,9 @@ struct Normalization {
 // at most; of bfloat16 factors, one run.
 inline constexpr std::size_t kFewLeaves = 8;
 
-// Products of bfloat16 factors by instructions for pairs of them, where the processor has these: the
-// same bits as Kernels gives for the same factors. A pair is an element of T (pack-pairs-inl.hpp).
+// Products of bfloat16 factors by instructions for pairs of them, where the processor has these:
+// the same bits as Kernels gives for the same factors. A pair is an element of T
+// (pack-pairs-inl.hpp).
 template <class T>
 struct PairKernels {
   std::size_t terms_at_once;  // terms are packed in groups of so many, half as many steps

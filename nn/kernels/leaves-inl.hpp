@@ -18,8 +18,8 @@ namespace HWY_NAMESPACE {
 // Leaves of the largest subtree whose partial sums are kept in registers.
 inline constexpr std::size_t kMostLeavesAtOnce = 8;
 
-// As many leaves as have room for such nodes in the registers of a whole tile: one for each level of
-// their subtree, and those that summing a leaf takes.
+// As many leaves as have room for such nodes in the registers of a whole tile: one for each level
+// of their subtree, and those that summing a leaf takes.
 constexpr std::size_t leaves_at_once(std::size_t registers_of_node, std::size_t nodes_of_leaf) {
   std::size_t leaves = 1;
   for (std::size_t nodes = nodes_of_leaf + 1;
@@ -30,8 +30,8 @@ constexpr std::size_t leaves_at_once(std::size_t registers_of_node, std::size_t 
   return leaves;
 }
 
-// The bounds of the leaves of a tree. Fewer than kMostLeavesAtOnce are followed by empty ones, which
-// change no sum.
+// The bounds of the leaves of a tree. Fewer than kMostLeavesAtOnce are followed by empty ones,
+// which change no sum.
 class LeafRows {
  public:
   HWY_INLINE explicit LeafRows(std::span<const std::size_t> bounds)
@@ -77,9 +77,9 @@ HWY_INLINE void sum_at_once(const LeafRows& leaves, std::size_t first, const Sum
 }
 
 // node = the sum over all leaves, 0 where none has samples. Leaves go in groups of those that are
-// summed at once, and the tree over groups is walked as a counter counts: waiting[k] is the sum of a
-// finished node of 2^k groups that waits for its right sibling. That is memory, and all else is in
-// registers: left to keep waiting nodes there, a compiler moves them to and fro.
+// summed at once, and the tree over groups is walked as a counter counts: waiting[k] is the sum of
+// a finished node of 2^k groups that waits for its right sibling. That is memory, and all else is
+// in registers: left to keep waiting nodes there, a compiler moves them to and fro.
 template <class T, std::size_t kRows, std::size_t kVectors, class SumRows>
 HWY_INLINE void sum_leaves(const LeafRows& leaves, const SumRows& sum_rows,
                            Tile<T, kRows, kVectors>& node) {

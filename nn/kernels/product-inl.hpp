@@ -237,9 +237,9 @@ HWY_INLINE MatrixView<const T> stored_block(const Product<T>& product, std::size
   return {b + p * stride + col, length, cols, stride};
 }
 
-// What is to be read after a block of b that is packed and ends at step p: the next one of the depth,
-// or the first one of the columns beside these. A tile that packs asks for the rows that follow those
-// which it reads, so for it only the first are to be asked for.
+// What is to be read after a block of b that is packed and ends at step p: the next one of the
+// depth, or the first one of the columns beside these. A tile that packs asks for the rows that
+// follow those which it reads, so for it only the first are to be asked for.
 template <class T>
 HWY_INLINE MatrixView<const T> next_block(const Product<T>& product, std::size_t p, std::size_t col,
                                           std::size_t cols, bool packs_on_the_way) {

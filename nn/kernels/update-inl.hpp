@@ -17,8 +17,8 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::nn {
 namespace HWY_NAMESPACE {
 
-// What the rules are made of. It keeps a copy of the rule, and so should be kept by whoever calls it
-// in a loop: what is reached by a reference must be read again after every store of a parameter.
+// What the rules are made of. It keeps a copy of the rule, and so should be kept by whoever calls
+// it in a loop: what is reached by a reference must be read again after every store of a parameter.
 template <class T>
 class Terms {
  public:

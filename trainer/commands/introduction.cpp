@@ -51,7 +51,7 @@ std::string schedule_line(const OptimizerConfig& optimizer, std::uint64_t update
     parts.push_back(
         fmt::format("rises in the first {} updates", with_commas(optimizer.warmup_steps)));
   }
-  if (optimizer.schedule != "constant") {
+  if (optimizer.rate_falls()) {
     parts.push_back(fmt::format("falls along a {} to {:g} after update {}",
                                 optimizer.schedule == "linear" ? "line" : optimizer.schedule,
                                 optimizer.learning_rate * optimizer.end_factor,

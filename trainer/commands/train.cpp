@@ -241,7 +241,7 @@ class TrainRun {
     const auto has_changed = [&](const char* key) { return std::ranges::count(changed, key) > 0; };
     const bool other_length = has_changed("training.steps") ||
                               (config_.training.steps == 0 && has_changed("training.epochs"));
-    if (config_.optimizer.schedule != "constant" && other_length) {
+    if (config_.optimizer.rate_falls() && other_length) {
       record_->warn(fmt::format(
           "the run's length changed: from here on the learning rate falls as in a run of {} "
           "updates, so the result is that of neither length from the start",
